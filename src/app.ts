@@ -1,0 +1,159 @@
+import { randomUUID } from 'node:crypto'
+import { getHeapStatistics } from 'node:v8'
+import { createOpsHandler } from './admin/handler.ts'
+import { createHealth } from './admin/health.ts'
+import type { Config } from './config/schema.ts'
+import { createEgress } from './issuer/egress.ts'
+import { describeFetchError } from './issuer/issuer.ts'
+import { createRuntime, type Runtime } from './runtime.ts'
+import { createListener, type Listener, type ListenAddress, type RequestHandler } from './server/listener.ts'
+import type { Log } from './telemetry/log.ts'
+import { createMetrics, type Metrics } from './telemetry/metrics.ts'
+import { createTelemetry, type Telemetry } from './telemetry/telemetry.ts'
+import { systemClock, type Clock } from './util/clock.ts'
+
+export interface AppOptions {
+  readonly config: Config
+  readonly log: Log
+  readonly version: string
+  readonly clock?: Clock
+}
+
+/** The running sidecar. */
+export interface App {
+  /** The ports that were bound; `helper` is absent unless a client is configured. */
+  readonly ports: { readonly proxy: number; readonly ops: number; readonly helper: number | undefined }
+  readonly telemetry: Telemetry
+  /**
+   * Stops without losing a request: not ready at once, `Connection: close` on every answer, still accepting for
+   * `delayMs`, then requests in flight up to the configured grace. Calling it again changes nothing.
+   */
+  drain(delayMs: number): Promise<void>
+}
+
+/** A listener cannot be bound; the message says which and how to choose another. Exit code 1. */
+export class StartError extends Error {
+  override readonly name = 'StartError'
+}
+
+/** The ops listener outlives the others by this, so that a last probe or scrape finds it. */
+const OPS_GRACE_MS = 500
+
+/**
+ * Starts the sidecar: everything is listening when the promise resolves, whether or not issuers and upstream answer.
+ *
+ * @throws StartError when an address cannot be bound; ConfigError when a secret cannot be read
+ */
+export async function startApp({ config, log, version, clock = systemClock }: AppOptions): Promise<App> {
+  const metrics = createMetrics(version)
+  const telemetry = createTelemetry({ log, metrics, accessLog: config.telemetry.access_log, describeFetchError })
+  const egress = createEgress()
+  const runtime = createRuntime({ config, telemetry, egress, clock })
+  const state = { started: false, draining: false }
+  const health = createHealth(runtime.latches, state)
+  metrics.onScrape(() => metrics.set('bearward_ready', health.ready() ? 1 : 0))
+
+  const listeners = createListeners(config, runtime, telemetry, createOpsHandler(health, metrics))
+  const ports = await bindAll(listeners, config)
+  runtime.start()
+  state.started = true
+  announce(log, version, ports)
+
+  let drained: Promise<void> | undefined
+  const drain = async (delayMs: number) => {
+    log.info('draining', { delay_ms: delayMs, timeout_ms: config.drain.timeout })
+    state.draining = true
+    listeners.proxy.drain()
+    listeners.helper?.drain()
+    if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs))
+    const cut = await Promise.all([
+      listeners.proxy.stop(config.drain.timeout),
+      listeners.helper?.stop(config.drain.timeout) ?? 0,
+    ])
+    await listeners.ops.stop(OPS_GRACE_MS)
+    await closeAll(runtime, egress, metrics)
+    log.info('stopped', { requests_cut: cut[0] + cut[1] })
+    await log.flush()
+  }
+  return { ports, telemetry, drain: (delayMs) => (drained ??= drain(delayMs)) }
+}
+
+async function closeAll(runtime: Runtime, egress: { close(): Promise<void> }, metrics: Metrics): Promise<void> {
+  await runtime.close()
+  await egress.close()
+  metrics.close()
+}
+
+interface Listeners {
+  readonly proxy: Listener
+  readonly ops: Listener
+  readonly helper: Listener | undefined
+}
+
+function createListeners(config: Config, runtime: Runtime, telemetry: Telemetry, handleOps: RequestHandler): Listeners {
+  const limits = {
+    headerBytes: config.limits.header_bytes,
+    headersTimeoutMs: config.limits.headers_timeout,
+    keepAliveTimeoutMs: config.limits.keep_alive_timeout,
+  }
+  const create = (address: ListenAddress, handle: RequestHandler, traffic: boolean) =>
+    createListener({
+      address,
+      limits,
+      handle,
+      newRequestId: randomUUID,
+      onUnreadable: (code, reason, peer, requestId) => {
+        if (traffic) telemetry.requestUnreadable(code, reason, peer, requestId)
+      },
+    })
+  return {
+    proxy: create(config.listen.proxy, runtime.handleProxy, true),
+    ops: create(config.listen.ops, handleOps, false),
+    helper: runtime.handleHelper && create(config.listen.helper, runtime.handleHelper, false),
+  }
+}
+
+async function bindAll(listeners: Listeners, { listen }: Config): Promise<App['ports']> {
+  const bound: Listener[] = []
+  const bind = async (name: 'proxy' | 'ops' | 'helper', listener: Listener): Promise<number> => {
+    try {
+      const port = await listener.start()
+      bound.push(listener)
+      return port
+    } catch (error) {
+      await Promise.all(bound.map((other) => other.stop(0)))
+      throw new StartError(describeBindError(name, listen[name], error))
+    }
+  }
+  return {
+    ops: await bind('ops', listeners.ops),
+    helper: listeners.helper && (await bind('helper', listeners.helper)),
+    proxy: await bind('proxy', listeners.proxy),
+  }
+}
+
+function describeBindError(name: string, { host, port }: ListenAddress, error: unknown): string {
+  const code = (error as NodeJS.ErrnoException).code ?? 'unknown'
+  const reasons: Record<string, string> = {
+    EADDRINUSE: 'another process listens there',
+    EACCES: 'ports below 1024 need a privilege that this process does not have',
+    EADDRNOTAVAIL: 'this machine has no such address',
+    ENOTFOUND: 'the host name is not known',
+  }
+  const way = `choose another with listen.${name} or BEARWARD_${name.toUpperCase()}_LISTEN`
+  return `cannot listen on ${host}:${port} (${name}): ${reasons[code] ?? code}; ${way}`
+}
+
+function announce(log: Log, version: string, ports: App['ports']): void {
+  const memory = process.constrainedMemory()
+  log.info('started', {
+    version,
+    node: process.versions.node,
+    proxy_port: ports.proxy,
+    ops_port: ports.ops,
+    helper_port: ports.helper,
+    heap_limit_bytes: getHeapStatistics().heap_size_limit,
+    // Without a limit the kernel reports a number that no machine has.
+    memory_limit_bytes: memory > 0 && memory < 2 ** 50 ? memory : undefined,
+  })
+}

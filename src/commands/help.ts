@@ -1,0 +1,51 @@
+/** The text of `bearward --help`. */
+export const HELP = `bearward verifies OAuth 2 bearer access tokens in front of an API.
+
+Usage: bearward COMMAND [OPTIONS]
+
+Commands:
+  serve          Run the sidecar.
+  check-config   Check a configuration and print every problem with its place.
+
+Options:
+  --help         This text; after a command, the text of that command.
+  --version      The version, and that of Node.
+
+Exit codes: 0 success, 1 could not start, 64 wrong usage, 78 bad configuration.
+`
+
+const ENVIRONMENT = `Environment:
+  BEARWARD_ISSUER          Without a file: the issuer, exactly as tokens name it.
+  BEARWARD_AUDIENCE        Without a file: the accepted audience; several separated by commas.
+  BEARWARD_JWKS_URI        Without a file: where the keys are, if not in the issuer's metadata.
+  BEARWARD_UPSTREAM        The backend, such as http://127.0.0.1:3000.
+  BEARWARD_PROXY_LISTEN    Address for traffic; default 0.0.0.0:8080.
+  BEARWARD_OPS_LISTEN      Address for probes and metrics; default 0.0.0.0:9090.
+  BEARWARD_HELPER_LISTEN   Address of the token helper; default 127.0.0.1:8181.
+  BEARWARD_LOG_LEVEL       trace, debug, info (default), warn, error, fatal or silent.
+
+The last five override the file. config/reference.md describes every setting.
+`
+
+/** The commands, each with the text of its \`--help\`. */
+export const COMMANDS = {
+  serve: `Runs the sidecar until SIGTERM or SIGINT.
+
+Usage: bearward serve [--config FILE]
+
+Options:
+  -c, --config FILE   The configuration (YAML). Without it, the environment describes one issuer.
+
+On SIGTERM it stops being ready, goes on serving for drain.delay, lets requests in flight finish within
+drain.timeout and exits with 0. On SIGINT it does the same without the delay. A second signal stops it at once.
+
+${ENVIRONMENT}`,
+  'check-config': `Checks a configuration and prints every problem at once, each with file and line.
+
+Usage: bearward check-config [FILE]
+
+Without FILE it checks what the environment describes. Opens no port and no connection. Reads the files that
+the configuration names. Exit codes: 0 valid, 64 wrong usage, 78 problems found.
+
+${ENVIRONMENT}`,
+} as const

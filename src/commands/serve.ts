@@ -1,0 +1,53 @@
+import { startApp, StartError, type App } from '../app.ts'
+import { loadConfig } from '../config/load.ts'
+import { configWarnings } from '../config/warnings.ts'
+import { createLog } from '../telemetry/log.ts'
+
+export interface ServeOptions {
+  /** The configuration file; without one the environment alone is read. */
+  readonly file: string | undefined
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly version: string
+  readonly stderr: (text: string) => void
+}
+
+/** What the signals of a process ask for. Installed before anything else, since PID 1 has no default handlers. */
+export interface StopSignals {
+  /** Resolves with the first SIGTERM or SIGINT. */
+  readonly first: Promise<'SIGTERM' | 'SIGINT'>
+  /** Resolves with the next one. */
+  readonly second: Promise<void>
+}
+
+/**
+ * Runs the sidecar until it is told to stop.
+ *
+ * @returns the exit code: 0 after a drain, 1 when it could not start or a second signal cut the drain short
+ * @throws ConfigError
+ */
+export async function serve({ file, env, version, stderr }: ServeOptions, signals: StopSignals): Promise<number> {
+  const config = loadConfig({ ...(file === undefined ? {} : { file }), env })
+  const log = createLog(config.telemetry.log_level)
+  for (const warning of configWarnings(config)) log.warn(warning)
+  let app: App
+  try {
+    app = await startApp({ config, log, version })
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error
+    await log.flush()
+    stderr(`${error.message}\n`)
+    return 1
+  }
+  // One request's fault must not end all others; it is logged and counted, and an alert can watch the counter.
+  process.on('uncaughtException', (error) => app.telemetry.unexpectedError(error))
+  process.on('unhandledRejection', (error) => app.telemetry.unexpectedError(error))
+
+  // Ctrl-C comes from a person who waits; SIGTERM from a cluster whose load balancers still send requests.
+  const delayMs = (await signals.first) === 'SIGINT' ? 0 : config.drain.delay
+  const cutShort = signals.second.then(async () => {
+    log.warn('second signal: stopping at once')
+    await log.flush()
+    return 1
+  })
+  return Promise.race([app.drain(delayMs).then(() => 0), cutShort])
+}

@@ -1,0 +1,62 @@
+import { decodeJwt } from 'jose'
+import type { TokenEndpointResponse } from 'oauth4webapi'
+import { CodedError } from '../errors.ts'
+import { verifyJwt, type AcceptedIssuer } from '../token/jwt.ts'
+import type { TokenVerifier } from '../token/verifier.ts'
+import type { Clock } from '../util/clock.ts'
+import { validationFailed } from './client.ts'
+
+export interface ValidateOptions {
+  readonly clientId: string
+  readonly accepted: AcceptedIssuer
+  readonly verifier: TokenVerifier
+  /** All issuers whose access tokens this server accepts. */
+  readonly issuers: readonly AcceptedIssuer[]
+  readonly clock: Clock
+}
+
+/**
+ * Validates what an issuer returned before anything of it is handed out: an ID token in any case, an access token when it
+ * is a JWT meant for the resource behind this server. Any other access token is none of a client's business and is not
+ * looked at (RFC 9068 §6).
+ *
+ * @throws GrantError `token_validation_failed`
+ * @see OpenID Connect Core 1.0 §3.1.3.7
+ */
+export async function validateTokenResponse(response: TokenEndpointResponse, options: ValidateOptions): Promise<void> {
+  try {
+    if (response.id_token !== undefined) await validateIdToken(response.id_token, options)
+    if (isForUs(response.access_token, options.issuers)) await options.verifier.verify(response.access_token)
+  } catch (error) {
+    if (error instanceof CodedError) throw validationFailed(error.code)
+    throw error
+  }
+}
+
+async function validateIdToken(idToken: string, { accepted, clientId, clock }: ValidateOptions): Promise<void> {
+  const { expectation, keys } = accepted
+  const forClient: AcceptedIssuer = {
+    keys,
+    expectation: { ...expectation, audiences: [clientId], types: new Set(['jwt', 'absent']) },
+  }
+  const { claims } = await verifyJwt(idToken, new Map([[expectation.issuer, forClient]]), clock.now())
+  const { aud, azp, sub, iat } = claims
+  if (typeof sub !== 'string' || sub === '') throw validationFailed('id_token sub')
+  if (typeof iat !== 'number') throw validationFailed('id_token iat')
+  if (azp !== undefined && azp !== clientId) throw validationFailed('id_token azp')
+  if (Array.isArray(aud) && aud.length > 1 && azp === undefined) throw validationFailed('id_token azp')
+}
+
+function isForUs(accessToken: string, issuers: readonly AcceptedIssuer[]): boolean {
+  let claims: ReturnType<typeof decodeJwt>
+  try {
+    claims = decodeJwt(accessToken)
+  } catch {
+    return false
+  }
+  const audiences: readonly unknown[] = Array.isArray(claims.aud) ? claims.aud : [claims.aud]
+  return issuers.some(
+    ({ expectation }) =>
+      expectation.issuer === claims.iss && expectation.audiences.some((audience) => audiences.includes(audience)),
+  )
+}

@@ -1,0 +1,97 @@
+import { createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto'
+
+/** One usable public key of an issuer. */
+export interface VerificationKey {
+  readonly kid: string | undefined
+  readonly key: KeyObject
+  /** The algorithms it may verify: the JWK's `alg`, or all that fit its type. */
+  readonly algorithms: ReadonlySet<string>
+  /** Equal for equal keys, so that a key that is published again is recognised. */
+  readonly id: string
+}
+
+export interface ParsedKeys {
+  readonly keys: readonly VerificationKey[]
+  /** Why each other key was left out. */
+  readonly skipped: readonly { readonly kid: string; readonly reason: string }[]
+}
+
+/** More keys than this are not a key set but an attack or a mistake. */
+const MAX_KEYS = 100
+const MIN_RSA_BITS = 2048
+
+const RSA_ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512']
+const EC_ALGORITHMS: Readonly<Record<string, string>> = { 'P-256': 'ES256', 'P-384': 'ES384', 'P-521': 'ES512' }
+
+/** A document that cannot replace the keys in use. */
+export class JwksError extends Error {
+  override readonly name = 'JwksError'
+}
+
+/**
+ * Reads a JWK Set. A key that cannot verify signatures is left out with a reason and harms no other.
+ *
+ * @param document - the parsed JSON
+ * @throws JwksError when this is no JWK Set, has more than 100 keys, or holds no usable key
+ * @see RFC 7517 §4 and §5, RFC 8037 for Ed25519
+ */
+export function readJwks(document: unknown): ParsedKeys {
+  const members = (document as { keys?: unknown } | null)?.keys
+  if (!Array.isArray(members)) throw new JwksError('the document is not a JWK Set')
+  if (members.length > MAX_KEYS) throw new JwksError(`the JWK Set has ${members.length} keys, more than ${MAX_KEYS}`)
+  const keys: VerificationKey[] = []
+  const skipped: { kid: string; reason: string }[] = []
+  for (const member of members as unknown[]) {
+    const result = readJwk(member)
+    if (typeof result === 'string') skipped.push({ kid: labelOf(member), reason: result })
+    else keys.push(result)
+  }
+  if (keys.length === 0) throw new JwksError('the JWK Set holds no key that can verify signatures')
+  return { keys, skipped }
+}
+
+function labelOf(member: unknown): string {
+  const kid = (member as { kid?: unknown } | null)?.kid
+  return typeof kid === 'string' ? kid.slice(0, 64) : '(none)'
+}
+
+/** The usable key, or why it is none. */
+function readJwk(member: unknown): VerificationKey | string {
+  if (typeof member !== 'object' || member === null) return 'not an object'
+  const jwk = member as Record<string, unknown>
+  const { kid, use, key_ops: keyOps, alg } = jwk
+  if (kid !== undefined && typeof kid !== 'string') return 'kid is not a string'
+  // `jwt-svid` is what SPIFFE bundles call a signing key.
+  if (use !== undefined && use !== 'sig' && use !== 'jwt-svid') return 'not for signatures (use)'
+  if (Array.isArray(keyOps) && !keyOps.includes('verify')) return 'not for verification (key_ops)'
+  if ('d' in jwk || 'k' in jwk) return 'not a public key'
+  const fitting = fittingAlgorithms(jwk)
+  if (fitting.length === 0) return 'type or curve is not supported'
+  if (alg !== undefined && !fitting.includes(alg as string)) return 'alg does not fit the key'
+  return importKey(jwk, kid, alg === undefined ? fitting : [alg as string])
+}
+
+function fittingAlgorithms({ kty, crv }: Record<string, unknown>): readonly string[] {
+  if (kty === 'RSA') return RSA_ALGORITHMS
+  if (kty === 'OKP' && crv === 'Ed25519') return ['EdDSA', 'Ed25519']
+  if (kty !== 'EC' || typeof crv !== 'string' || !Object.hasOwn(EC_ALGORITHMS, crv)) return []
+  return [EC_ALGORITHMS[crv] as string]
+}
+
+function importKey(
+  { kty, crv, n, e, x, y }: Record<string, unknown>,
+  kid: string | undefined,
+  algorithms: readonly string[],
+): VerificationKey | string {
+  // Only the members that make up the public key: whatever else the document holds is not looked at.
+  const publicMembers = { kty, crv, n, e, x, y }
+  try {
+    const key = createPublicKey({ key: publicMembers as JsonWebKey, format: 'jwk' })
+    if (kty === 'RSA' && (key.asymmetricKeyDetails?.modulusLength ?? 0) < MIN_RSA_BITS) {
+      return `RSA key is shorter than ${MIN_RSA_BITS} bits`
+    }
+    return { kid, key, algorithms: new Set(algorithms), id: JSON.stringify([kid, algorithms, publicMembers]) }
+  } catch {
+    return 'key material is not valid'
+  }
+}

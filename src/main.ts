@@ -1,0 +1,82 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { COMMANDS, HELP } from './commands/help.ts'
+import type { StopSignals } from './commands/serve.ts'
+import { ConfigError } from './errors.ts'
+
+// First of all: as PID 1 a process without handlers ignores SIGTERM until it is killed.
+const signals = listenForStop()
+process.exitCode = await run(process.argv.slice(2))
+process.exit()
+
+async function run(argv: readonly string[]): Promise<number> {
+  const [command, ...rest] = argv
+  if (command === undefined || command === '--help' || command === '-h' || command === 'help') {
+    process.stdout.write(HELP)
+    return command === undefined ? 64 : 0
+  }
+  if (command === '--version' || command === 'version') {
+    process.stdout.write(`bearward ${readVersion()} (Node ${process.versions.node})\n`)
+    return 0
+  }
+  if (!Object.hasOwn(COMMANDS, command)) {
+    return usage(`There is no command "${command}"; the commands are ${Object.keys(COMMANDS).join(', ')}.`)
+  }
+  if (rest.includes('--help') || rest.includes('-h')) {
+    process.stdout.write(COMMANDS[command as keyof typeof COMMANDS])
+    return 0
+  }
+  return command === 'serve' ? runServe(rest) : runCheckConfig(rest)
+}
+
+async function runServe(argv: readonly string[]): Promise<number> {
+  let file: string | undefined
+  try {
+    file = parseArgs({ args: [...argv], options: { config: { type: 'string', short: 'c' } } }).values.config
+  } catch (error) {
+    return usage(`${(error as Error).message.split('. ')[0]}. See "bearward serve --help".`)
+  }
+  const { serve } = await import('./commands/serve.ts')
+  try {
+    const stderr = (text: string) => void process.stderr.write(text)
+    return await serve({ file, env: process.env, version: readVersion(), stderr }, signals)
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    process.stderr.write(`${error.message}\n`)
+    return 78
+  }
+}
+
+async function runCheckConfig(argv: readonly string[]): Promise<number> {
+  const { checkConfig } = await import('./commands/check-config.ts')
+  return checkConfig(argv, {
+    stdout: (text) => void process.stdout.write(text),
+    stderr: (text) => void process.stderr.write(text),
+    env: process.env,
+  })
+}
+
+function usage(sentence: string): number {
+  process.stderr.write(`${sentence}\n`)
+  return 64
+}
+
+function readVersion(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8')
+  return (JSON.parse(text) as { version: string }).version
+}
+
+function listenForStop(): StopSignals {
+  const first = Promise.withResolvers<'SIGTERM' | 'SIGINT'>()
+  const second = Promise.withResolvers<void>()
+  let signalled = false
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (signalled) second.resolve()
+      signalled = true
+      first.resolve(signal)
+    })
+  }
+  return { first: first.promise, second: second.promise }
+}

@@ -1,0 +1,207 @@
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Latch } from './admin/health.ts'
+import type { Config } from './config/schema.ts'
+import { readSecret } from './config/secrets.ts'
+import { createGate } from './gate/gate.ts'
+import { createIdentityEncoder, defaultNames } from './gate/identity.ts'
+import { createRuleMatcher, type RuleOptions } from './gate/rules.ts'
+import { createHelperHandler } from './helper/handler.ts'
+import { createRefreshSpender, type HelperClient } from './helper/refresh.ts'
+import { createTrust } from './http/forwarded.ts'
+import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
+import type { Egress } from './issuer/egress.ts'
+import { createIssuer, type Issuer } from './issuer/issuer.ts'
+import { createForward } from './proxy/forward.ts'
+import { createProxyHandler } from './proxy/handler.ts'
+import { createUpstream } from './proxy/upstream.ts'
+import type { RequestHandler } from './server/listener.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
+import type { AcceptedIssuer } from './token/jwt.ts'
+import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
+import type { Clock } from './util/clock.ts'
+
+/** What outlives one configuration and is lent to the rooms. */
+export interface RuntimeContext {
+  readonly config: Config
+  readonly telemetry: Telemetry
+  readonly egress: Egress
+  readonly clock: Clock
+}
+
+/** All rooms of one configuration, built bottom-up. Nothing is fetched or opened before `start()`. */
+export interface Runtime {
+  readonly handleProxy: RequestHandler
+  /** Absent unless a client is configured. */
+  readonly handleHelper: ((request: IncomingMessage, response: ServerResponse) => void) | undefined
+  /** What must have happened before traffic is welcome. */
+  readonly latches: readonly Latch[]
+  start(): void
+  close(): Promise<void>
+}
+
+/** Headers by which some frameworks take a request for one of another method than the rules decided on. */
+const METHOD_OVERRIDES = ['x-http-method-override', 'x-http-method', 'x-method-override']
+
+/**
+ * Builds the rooms of one configuration.
+ *
+ * @throws ConfigError when a secret cannot be read
+ */
+export function createRuntime(context: RuntimeContext): Runtime {
+  const { config, telemetry, clock } = context
+  const issuers = config.issuers.map((settings) => createConfiguredIssuer(settings, context))
+  const accepted = issuers.map(({ accepted }) => accepted)
+  const verifier = createTokenVerifier({
+    issuers: accepted,
+    maxTokenBytes: config.limits.token_bytes,
+    cacheEntries: config.limits.token_cache_entries,
+    clock,
+    onCacheResult: telemetry.tokenPresented,
+  })
+  const { upstream: upstreamSettings } = config
+  const upstream = createUpstream({
+    origin: upstreamSettings.url,
+    connectTimeoutMs: upstreamSettings.connect_timeout,
+    responseTimeoutMs: upstreamSettings.response_timeout,
+    idleTimeoutMs: upstreamSettings.idle_timeout,
+    connections: upstreamSettings.connections,
+  })
+  telemetry.watchIssuers(issuers.map(({ issuer }) => issuer))
+
+  return {
+    handleProxy: createProxyHandler({
+      gate: createConfiguredGate(config, verifier),
+      forward: createForward(upstream, createConfiguredFilter(config)),
+      record: telemetry.requestFinished,
+      onUnexpected: telemetry.unexpectedError,
+      isTrustedPeer: createTrust(config.listen.trusted_proxies),
+      newRequestId: randomUUID,
+      onInFlight: telemetry.inFlightChanged,
+    }),
+    handleHelper: createConfiguredHelper(context, issuers, verifier),
+    latches: issuers.map(({ issuer }) => ({
+      name: `keys of issuer ${issuer.name}`,
+      isOpen: () => issuer.status().state !== 'empty',
+    })),
+    start: () => issuers.forEach(({ issuer }) => issuer.start()),
+    async close() {
+      for (const { issuer } of issuers) issuer.close()
+      await upstream.close()
+    },
+  }
+}
+
+type IssuerSettings = Config['issuers'][number]
+
+interface ConfiguredIssuer {
+  readonly settings: IssuerSettings
+  readonly issuer: Issuer
+  readonly accepted: AcceptedIssuer
+}
+
+function createConfiguredIssuer(settings: IssuerSettings, context: RuntimeContext): ConfiguredIssuer {
+  const issuer = createIssuer({
+    name: settings.name,
+    issuer: settings.issuer,
+    jwksUri: settings.jwks_uri,
+    jwksFile: settings.jwks_file,
+    discoveryUrl: settings.discovery_url,
+    refreshIntervalMs: settings.jwks_refresh_interval,
+    insecureHttp: settings.insecure_http,
+    egress: context.egress,
+    clock: context.clock,
+    onFetch: context.telemetry.keysFetched,
+  })
+  const expectation = {
+    name: settings.name,
+    issuer: settings.issuer,
+    audiences: settings.audience,
+    algorithms: new Set<string>(settings.algorithms),
+    types: new Set(settings.token_types.map((type) => type.toLowerCase())),
+    clockToleranceSeconds: settings.clock_tolerance / 1000,
+  }
+  return { settings, issuer, accepted: { expectation, keys: issuer.keys } }
+}
+
+function createConfiguredGate(config: Config, verifier: TokenVerifier) {
+  return createGate({
+    target: {
+      maxBytes: config.limits.target_bytes,
+      allowSemicolon: config.target.insecure_allow_semicolon,
+      allowEncodedSlash: config.target.insecure_allow_encoded_slash,
+    },
+    matchRule: createRuleMatcher(config.rules.map(toRuleOptions), config.target.insecure_literal_paths),
+    verifier,
+    toIdentity: createIdentityEncoder({
+      prefix: config.identity.prefix,
+      defaults: config.identity.default_headers,
+      headers: config.identity.headers.map(({ header, claim, format, on_missing }) => ({
+        name: header,
+        path: claim,
+        format,
+        onMissing: on_missing,
+      })),
+      maxHeaderBytes: config.identity.max_header_bytes,
+      maxTotalBytes: config.identity.max_total_bytes,
+    }),
+  })
+}
+
+function toRuleOptions(rule: Config['rules'][number]): RuleOptions {
+  return {
+    name: rule.name,
+    access: rule.access,
+    exact: rule.exact ?? [],
+    prefix: rule.prefix ?? [],
+    methods: rule.methods,
+    allScopes: rule.scopes?.all ?? [],
+    anyScope: rule.scopes?.any ?? [],
+    claims: (rule.claims ?? []).map(({ claim, any_of }) => ({ path: claim, anyOf: any_of })),
+  }
+}
+
+function createConfiguredFilter({ identity, rules }: Config) {
+  const names = [...defaultNames(identity.prefix), ...identity.headers.map(({ header }) => header), 'x-request-id']
+  if (rules.some(({ methods }) => methods !== undefined)) names.push(...METHOD_OVERRIDES)
+  return createRequestFieldFilter({
+    identityPrefix: identity.prefix,
+    managedNames: names.map(canonicalName),
+    forwardAuthorization: identity.forward_authorization,
+  })
+}
+
+function createConfiguredHelper(
+  { config, telemetry, egress, clock }: RuntimeContext,
+  issuers: readonly ConfiguredIssuer[],
+  verifier: TokenVerifier,
+): Runtime['handleHelper'] {
+  const accepted = issuers.map((issuer) => issuer.accepted)
+  const clients = Object.entries(config.helper.clients).map(([name, settings]): HelperClient => {
+    const known = issuers.find((candidate) => candidate.settings.name === settings.issuer) ?? issuers[0]
+    if (known === undefined) throw new TypeError(`helper client ${name} has no issuer`)
+    const { client_secret: secret } = settings
+    if (secret !== undefined) readSecret(secret)
+    return {
+      name,
+      clientId: settings.client_id,
+      readSecret: secret === undefined ? undefined : () => readSecret(secret),
+      authentication: settings.client_authentication,
+      issuer: known.issuer,
+      accepted: known.accepted,
+      tokenEndpoint: settings.token_endpoint,
+      insecureHttp: known.settings.insecure_http,
+      egress,
+      timeoutMs: config.helper.timeout,
+      validate: { verifier, issuers: accepted, clock },
+    }
+  })
+  if (clients.length === 0) return undefined
+  return createHelperHandler({
+    clients,
+    spendRefreshToken: createRefreshSpender(telemetry.exchangeCoalesced),
+    record: telemetry.exchangeFinished,
+    onUnexpected: telemetry.unexpectedError,
+    newRequestId: randomUUID,
+  })
+}

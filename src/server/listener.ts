@@ -1,0 +1,152 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { RefusalCode } from '../errors.ts'
+import { toProblemResponse } from '../http/problem.ts'
+
+export interface ListenAddress {
+  readonly host: string
+  /** 0 for any free port. */
+  readonly port: number
+}
+
+export interface ListenerLimits {
+  /** Largest request header in bytes. */
+  readonly headerBytes: number
+  /** Time to send the whole request header, in milliseconds. */
+  readonly headersTimeoutMs: number
+  /** How long an idle connection is kept, in milliseconds. */
+  readonly keepAliveTimeoutMs: number
+}
+
+/** Handles one request. `expectsContinue`: the caller waits for `100 Continue` before it sends its body. */
+export type RequestHandler = (request: IncomingMessage, response: ServerResponse, expectsContinue: boolean) => void
+
+export interface ListenerOptions {
+  readonly address: ListenAddress
+  readonly limits: ListenerLimits
+  readonly handle: RequestHandler
+  /** A request that never reached the handler: its header could not be parsed, or it was a CONNECT. */
+  readonly onUnreadable: (code: RefusalCode, reason: string, peer: string, requestId: string) => void
+  readonly newRequestId: () => string
+}
+
+/** One listening socket for HTTP/1.1. */
+export interface Listener {
+  /** Binds; resolves to the port. Rejects with Node's error when that fails. */
+  start(): Promise<number>
+  /** From now on every response says `Connection: close`; connections are still accepted. */
+  drain(): void
+  /** Whether responses must say `Connection: close`. */
+  isDraining(): boolean
+  /** Stops accepting, lets requests in flight finish for at most `graceMs`, then cuts them. Resolves to how many were cut. */
+  stop(graceMs: number): Promise<number>
+}
+
+/** How often timeouts are looked after and idle connections swept, in milliseconds. */
+const CHECK_INTERVAL_MS = 1_000
+const SWEEP_INTERVAL_MS = 50
+
+/** Creates a listener. Every limit is explicit; what Node would answer by itself is answered, logged and counted here. */
+export function createListener(options: ListenerOptions): Listener {
+  const { limits, handle } = options
+  let draining = false
+  const inFlight = new Set<ServerResponse>()
+  // The response being sent on a connection: nothing else may be written to it meanwhile.
+  const current = new WeakMap<Duplex, ServerResponse>()
+
+  const accept = (request: IncomingMessage, response: ServerResponse, expectsContinue: boolean) => {
+    inFlight.add(response)
+    current.set(request.socket, response)
+    if (draining) response.shouldKeepAlive = false
+    response.on('close', () => inFlight.delete(response))
+    handle(request, response, expectsContinue)
+  }
+
+  const refuse = (socket: Socket | Duplex, code: RefusalCode, reason: string) => {
+    const busy = current.get(socket)
+    const requestId = options.newRequestId()
+    options.onUnreadable(code, reason, (socket as Socket).remoteAddress ?? '', requestId)
+    if (!socket.writable || (busy !== undefined && !busy.writableFinished)) socket.destroy()
+    else socket.end(toRawResponse(code, requestId))
+  }
+
+  const server = createServer(
+    {
+      maxHeaderSize: limits.headerBytes,
+      headersTimeout: limits.headersTimeoutMs,
+      // The whole request may take as long as it likes: a large upload over a slow line is not an attack.
+      requestTimeout: 0,
+      keepAliveTimeout: limits.keepAliveTimeoutMs,
+      connectionsCheckingInterval: CHECK_INTERVAL_MS,
+      insecureHTTPParser: false,
+      // The gate checks Host, so that this refusal is logged and counted like every other.
+      requireHostHeader: false,
+      noDelay: true,
+    },
+    (request, response) => accept(request, response, false),
+  )
+  // Fields past a maximum would vanish unseen; the limit is on bytes instead.
+  server.maxHeadersCount = 0
+  server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => accept(request, response, true))
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => accept(request, response, false))
+  server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
+    socket.on('error', () => socket.destroy())
+    refuse(socket, 'method_not_supported', 'CONNECT')
+  })
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    if (error.code === 'ECONNRESET' || error.code === 'EPIPE') socket.destroy()
+    else refuse(socket, toRefusalCode(error.code), error.code ?? 'unknown')
+  })
+
+  return {
+    start: () =>
+      new Promise((resolve, reject) => {
+        server.once('error', reject)
+        server.listen(options.address.port, options.address.host, () => {
+          server.off('error', reject)
+          resolve((server.address() as AddressInfo).port)
+        })
+      }),
+
+    drain() {
+      draining = true
+      for (const response of inFlight) response.shouldKeepAlive = false
+    },
+
+    isDraining: () => draining,
+
+    stop: (graceMs) => {
+      draining = true
+      let cut = 0
+      return new Promise((resolve) => {
+        // Idle connections appear as requests finish, so one sweep is not enough.
+        const sweep = setInterval(() => server.closeIdleConnections(), SWEEP_INTERVAL_MS)
+        const deadline = setTimeout(() => {
+          cut = inFlight.size
+          server.closeAllConnections()
+        }, graceMs)
+        server.close(() => {
+          clearInterval(sweep)
+          clearTimeout(deadline)
+          resolve(cut)
+        })
+        server.closeIdleConnections()
+      })
+    },
+  }
+}
+
+function toRefusalCode(code: string | undefined): RefusalCode {
+  if (code === 'HPE_HEADER_OVERFLOW') return 'header_too_large'
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return 'request_timeout'
+  if (code === 'HPE_PAUSED_H2_UPGRADE') return 'upgrade_not_supported'
+  return 'header_invalid'
+}
+
+function toRawResponse(code: RefusalCode, requestId: string): string {
+  const { status, headers, body } = toProblemResponse(code, requestId)
+  const lines = [`HTTP/1.1 ${status} Refused`]
+  for (let i = 0; i < headers.length; i += 2) lines.push(`${headers[i]}: ${headers[i + 1]}`)
+  return `${lines.join('\r\n')}\r\nConnection: close\r\n\r\n${body}`
+}

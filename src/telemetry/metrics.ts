@@ -1,0 +1,149 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+
+export interface MetricDescription {
+  readonly name: string
+  readonly type: 'counter' | 'gauge' | 'histogram'
+  readonly help: string
+  /** Label names; their values come from closed sets: codes, configured names, fixed words. */
+  readonly labels: readonly string[]
+  /** Upper bounds in seconds, of a histogram. */
+  readonly buckets?: readonly number[]
+}
+
+const DURATION_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
+const DECISION_BUCKETS = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.1, 1]
+
+const describe = (
+  type: MetricDescription['type'],
+  name: string,
+  labels: readonly string[],
+  help: string,
+  buckets?: readonly number[],
+): MetricDescription => ({ name, type, help, labels, ...(buckets === undefined ? {} : { buckets }) })
+
+/** Every metric there is. The reference page and the tests walk this list. */
+export const METRICS = [
+  describe(
+    'counter',
+    'bearward_requests_total',
+    ['rule', 'code', 'status_class'],
+    'Requests answered, by rule, by code of the outcome ("ok" when the upstream answered) and by class of the status.',
+  ),
+  describe(
+    'histogram',
+    'bearward_request_duration_seconds',
+    ['outcome'],
+    'Time from the request header to the end of the response; outcome is "forwarded" or "refused".',
+    DURATION_BUCKETS,
+  ),
+  describe(
+    'histogram',
+    'bearward_decision_duration_seconds',
+    [],
+    'Time the gate took to decide, verification of the token included: the overhead of the sidecar.',
+    DECISION_BUCKETS,
+  ),
+  describe('gauge', 'bearward_requests_in_flight', [], 'Requests that are being served at the moment.'),
+  describe(
+    'counter',
+    'bearward_token_cache_total',
+    ['result'],
+    'Tokens presented, by whether they were verified before ("hit") or not ("miss").',
+  ),
+  describe(
+    'counter',
+    'bearward_jwks_fetches_total',
+    ['issuer', 'result'],
+    'Fetches of the keys of an issuer; result is "success" or "failure".',
+  ),
+  describe('gauge', 'bearward_jwks_keys', ['issuer'], 'Usable keys of an issuer; 0 until they came.'),
+  describe('gauge', 'bearward_jwks_age_seconds', ['issuer'], 'Seconds since the keys of an issuer were last fetched.'),
+  describe(
+    'counter',
+    'bearward_helper_exchanges_total',
+    ['client', 'grant', 'code'],
+    'Token requests answered by the helper, by code of the outcome ("ok" when tokens were handed out).',
+  ),
+  describe(
+    'counter',
+    'bearward_helper_coalesced_total',
+    ['client'],
+    'Token requests answered from an exchange that was already under way.',
+  ),
+  describe(
+    'counter',
+    'bearward_unexpected_errors_total',
+    [],
+    'Errors that are nobody else\'s fault; each has a log line "unexpected error".',
+  ),
+  describe('gauge', 'bearward_ready', [], '1 while readiness probes are answered with yes.'),
+  describe('gauge', 'bearward_build_info', ['version', 'node'], 'Always 1; the labels tell what is running.'),
+  describe('counter', 'process_cpu_seconds_total', [], 'User and system CPU time spent, in seconds.'),
+  describe('gauge', 'process_resident_memory_bytes', [], 'Resident memory size in bytes.'),
+  describe('gauge', 'process_start_time_seconds', [], 'Start time of the process, in seconds since the Unix epoch.'),
+  describe('gauge', 'nodejs_heap_size_used_bytes', [], 'Used size of the JavaScript heap, in bytes.'),
+  describe('gauge', 'nodejs_eventloop_lag_p99_seconds', [], 'Event loop delay, 99th percentile since the last scrape.'),
+] as const
+
+type Labels = Readonly<Record<string, string>>
+
+/** The metrics of one process, to be updated by name of what happened. */
+export interface Metrics {
+  count(name: string, labels?: Labels): void
+  observe(name: string, seconds: number, labels?: Labels): void
+  set(name: string, value: number, labels?: Labels): void
+  /** Runs before each scrape, to set gauges that are read rather than tracked. */
+  onScrape(collect: () => void): void
+  /** The exposition in the text format of Prometheus. */
+  render(): Promise<string>
+  readonly contentType: string
+  close(): void
+}
+
+/** Creates the metrics in a registry of their own. */
+export function createMetrics(version: string): Metrics {
+  const registry = new Registry()
+  const counters = new Map<string, Counter>()
+  const gauges = new Map<string, Gauge>()
+  const histograms = new Map<string, Histogram>()
+  for (const metric of METRICS as readonly MetricDescription[]) {
+    const { name, help, labels } = metric
+    const shape = { name, help, labelNames: [...labels], registers: [registry] }
+    if (metric.type === 'counter') counters.set(name, new Counter(shape))
+    else if (metric.type === 'gauge') gauges.set(name, new Gauge(shape))
+    else histograms.set(name, new Histogram({ ...shape, buckets: [...(metric.buckets ?? [])] }))
+  }
+
+  // prom-client's own collectors would add an observer of every garbage collection; these five need none.
+  const lag = monitorEventLoopDelay({ resolution: 20 })
+  lag.enable()
+  gauges.get('bearward_build_info')?.set({ version, node: process.versions.node }, 1)
+  gauges.get('process_start_time_seconds')?.set(performance.timeOrigin / 1000)
+  const collectors: (() => void)[] = [
+    () => {
+      const { user, system } = process.cpuUsage()
+      const cpu = counters.get('process_cpu_seconds_total')
+      cpu?.reset()
+      cpu?.inc((user + system) / 1e6)
+      gauges.get('process_resident_memory_bytes')?.set(process.memoryUsage.rss())
+      gauges.get('nodejs_heap_size_used_bytes')?.set(process.memoryUsage().heapUsed)
+      const p99 = lag.percentile(99)
+      gauges.get('nodejs_eventloop_lag_p99_seconds')?.set(Number.isFinite(p99) ? p99 / 1e9 : 0)
+      lag.reset()
+    },
+  ]
+
+  return {
+    count: (name, labels = {}) => counters.get(name)?.inc(labels),
+    observe: (name, seconds, labels = {}) => histograms.get(name)?.observe(labels, seconds),
+    set: (name, value, labels = {}) => gauges.get(name)?.set(labels, value),
+    onScrape: (collect) => void collectors.push(collect),
+    async render() {
+      for (const collect of collectors) collect()
+      return registry.metrics()
+    },
+    contentType: registry.contentType,
+    close: () => void lag.disable(),
+  }
+}

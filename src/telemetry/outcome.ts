@@ -1,0 +1,68 @@
+import type { Code, Detail } from '../errors.ts'
+import { clip, clipDetail, type Log } from './log.ts'
+import type { Metrics } from './metrics.ts'
+
+/** One finished request: exactly what is logged and counted. */
+export interface Outcome {
+  readonly requestId: string
+  readonly method: string
+  /** Path without the query, which may hold secrets. */
+  readonly path: string
+  readonly peer: string
+  /** Name of the rule, or `none` when the request was refused before a rule was found. */
+  readonly rule: string
+  readonly code: Code | 'ok'
+  /** Whether the gate permitted it, whatever the upstream made of it. */
+  readonly permitted: boolean
+  /** Status sent; 499 when the caller left before it was complete. */
+  readonly status: number
+  /** Name of the token's issuer. */
+  readonly issuer: string | undefined
+  readonly clientId: string | undefined
+  readonly durationMs: number
+  /** Time the gate took. */
+  readonly decisionMs: number
+  readonly detail: Detail | undefined
+}
+
+/** Writes one log line per request and updates the metrics. */
+export type OutcomeRecorder = (outcome: Outcome) => void
+
+const CLASSES = ['0xx', '1xx', '2xx', '3xx', '4xx', '5xx']
+
+/** @param accessLog - whether requests that went well get a line too; refusals and failures always do */
+export function createOutcomeRecorder(log: Log, metrics: Metrics, accessLog: boolean): OutcomeRecorder {
+  return (outcome) => {
+    const { rule, code, status, durationMs, decisionMs, permitted } = outcome
+    metrics.count('bearward_requests_total', { rule, code, status_class: CLASSES[Math.floor(status / 100)] ?? '5xx' })
+    metrics.observe('bearward_request_duration_seconds', durationMs / 1000, {
+      outcome: permitted ? 'forwarded' : 'refused',
+    })
+    metrics.observe('bearward_decision_duration_seconds', decisionMs / 1000)
+    if (code === 'ok') {
+      if (accessLog) log.info('request', toFields(outcome))
+    } else if (status >= 500) log.warn('request', toFields(outcome))
+    else log.info('request', toFields(outcome))
+  }
+}
+
+function toFields(outcome: Outcome) {
+  return {
+    request_id: outcome.requestId,
+    method: outcome.method,
+    path: clip(outcome.path),
+    peer: outcome.peer,
+    rule: outcome.rule,
+    code: outcome.code,
+    status: outcome.status,
+    issuer: outcome.issuer,
+    client_id: outcome.clientId === undefined ? undefined : clip(outcome.clientId),
+    duration_ms: round(outcome.durationMs),
+    decision_ms: round(outcome.decisionMs),
+    detail: outcome.detail === undefined ? undefined : clipDetail(outcome.detail),
+  }
+}
+
+function round(ms: number): number {
+  return Math.round(ms * 1000) / 1000
+}

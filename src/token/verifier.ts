@@ -1,0 +1,81 @@
+import { hash } from 'node:crypto'
+import { refusal } from '../errors.ts'
+import type { VerificationKey } from '../issuer/jwks-cache.ts'
+import type { Clock } from '../util/clock.ts'
+import { createTokenCache, type CacheResult } from './cache.ts'
+import { checkTimes, readClientId, readScopes, type Claims } from './claims.ts'
+import { verifyJwt, type AcceptedIssuer } from './jwt.ts'
+
+/** A token that was found genuine. */
+export interface VerifiedToken {
+  /** The issuer's name in configuration. */
+  readonly issuerName: string
+  readonly issuer: AcceptedIssuer
+  /** The key that signed it. */
+  readonly key: VerificationKey
+  readonly claims: Claims
+  readonly scopes: readonly string[]
+  /** The OAuth client it was issued to, if the token says. */
+  readonly clientId: string | undefined
+}
+
+export interface TokenVerifier {
+  /**
+   * Verifies an access token, from memory when it was verified before.
+   *
+   * @throws Refusal for a token that is not genuine or not valid now; Unavailable when that cannot be told
+   */
+  verify(token: string): Promise<VerifiedToken>
+}
+
+export interface VerifierOptions {
+  readonly issuers: readonly AcceptedIssuer[]
+  /** Longest accepted token in bytes. */
+  readonly maxTokenBytes: number
+  /** How many verified tokens are remembered; 0 for none. */
+  readonly cacheEntries: number
+  readonly clock: Clock
+  /** Called once per token presented. */
+  readonly onCacheResult: (result: CacheResult) => void
+}
+
+/**
+ * Creates the verifier. A remembered token skips parsing and the signature, nothing else: the clock and the key are
+ * checked each time it is presented, so it dies with its `exp` and with its key.
+ */
+export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
+  const { maxTokenBytes, clock, onCacheResult } = options
+  const issuers = new Map(options.issuers.map((issuer) => [issuer.expectation.issuer, issuer]))
+  const cache = createTokenCache(options.cacheEntries)
+
+  const verifyNew = async (text: string, id: string): Promise<VerifiedToken> => {
+    const { issuer, key, claims } = await verifyJwt(text, issuers, clock.now())
+    const token: VerifiedToken = {
+      issuerName: issuer.expectation.name,
+      issuer,
+      key,
+      claims,
+      scopes: readScopes(claims),
+      clientId: readClientId(claims),
+    }
+    cache.set(id, token)
+    return token
+  }
+
+  return {
+    async verify(text) {
+      if (text.length > maxTokenBytes) throw refusal('token_too_large', { bytes: text.length })
+      // The whole token, hashed: a shorter key would let two tokens share an entry, and the text itself would keep
+      // credentials in memory for longer than the request that brought them.
+      const id = hash('sha256', text, 'base64')
+      const known = cache.get(id)
+      if (known === undefined || !known.issuer.keys.isCurrent(known.key)) {
+        onCacheResult('miss')
+        return verifyNew(text, id)
+      }
+      onCacheResult('hit')
+      checkTimes(known.claims, known.issuer.expectation, clock.now())
+      return known
+    },
+  }
+}
