@@ -14,6 +14,8 @@ import { systemClock, type Clock } from './util/clock.ts'
 
 export interface AppOptions {
   readonly config: Config
+  /** For secrets that are in environment variables. */
+  readonly env: Readonly<Record<string, string | undefined>>
   readonly log: Log
   readonly version: string
   readonly clock?: Clock
@@ -44,11 +46,11 @@ const OPS_GRACE_MS = 500
  *
  * @throws StartError when an address cannot be bound; ConfigError when a secret cannot be read
  */
-export async function startApp({ config, log, version, clock = systemClock }: AppOptions): Promise<App> {
+export async function startApp({ config, env, log, version, clock = systemClock }: AppOptions): Promise<App> {
   const metrics = createMetrics(version)
   const telemetry = createTelemetry({ log, metrics, accessLog: config.telemetry.access_log, describeFetchError })
   const egress = createEgress()
-  const runtime = createRuntime({ config, telemetry, egress, clock })
+  const runtime = createRuntime({ config, env, telemetry, egress, clock })
   const state = { started: false, draining: false }
   const health = createHealth(runtime.latches, state)
   metrics.onScrape(() => metrics.set('bearward_ready', health.ready() ? 1 : 0))

@@ -54,7 +54,10 @@ const REFUSALS = {
     status: 431,
     description: 'The claims of the access token do not fit into the header fields of one request.',
   },
-  target_invalid: { status: 400, description: 'The request target is malformed or could be read in more than one way.' },
+  target_invalid: {
+    status: 400,
+    description: 'The request target is malformed or could be read in more than one way.',
+  },
   header_invalid: { status: 400, description: 'The header of the request is malformed.' },
   header_too_large: { status: 431, description: 'The header of the request is larger than this server accepts.' },
   host_invalid: { status: 400, description: 'The request needs exactly one valid Host header field.' },

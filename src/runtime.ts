@@ -24,6 +24,8 @@ import type { Clock } from './util/clock.ts'
 /** What outlives one configuration and is lent to the rooms. */
 export interface RuntimeContext {
   readonly config: Config
+  /** For secrets that are in environment variables. */
+  readonly env: Readonly<Record<string, string | undefined>>
   readonly telemetry: Telemetry
   readonly egress: Egress
   readonly clock: Clock
@@ -172,7 +174,7 @@ function createConfiguredFilter({ identity, rules }: Config) {
 }
 
 function createConfiguredHelper(
-  { config, telemetry, egress, clock }: RuntimeContext,
+  { config, env, telemetry, egress, clock }: RuntimeContext,
   issuers: readonly ConfiguredIssuer[],
   verifier: TokenVerifier,
 ): Runtime['handleHelper'] {
@@ -181,11 +183,11 @@ function createConfiguredHelper(
     const known = issuers.find((candidate) => candidate.settings.name === settings.issuer) ?? issuers[0]
     if (known === undefined) throw new TypeError(`helper client ${name} has no issuer`)
     const { client_secret: secret } = settings
-    if (secret !== undefined) readSecret(secret)
+    if (secret !== undefined) readSecret(secret, env)
     return {
       name,
       clientId: settings.client_id,
-      readSecret: secret === undefined ? undefined : () => readSecret(secret),
+      readSecret: secret === undefined ? undefined : () => readSecret(secret, env),
       authentication: settings.client_authentication,
       issuer: known.issuer,
       accepted: known.accepted,

@@ -10,9 +10,12 @@ import type { Health } from './health.ts'
  * - `GET /readyz`: 200 while traffic is welcome, else 503 with what is missing
  * - `GET /metrics`: the exposition for Prometheus
  */
-export function createOpsHandler(health: Health, metrics: Metrics): (req: IncomingMessage, res: ServerResponse) => void {
+export function createOpsHandler(
+  health: Health,
+  metrics: Metrics,
+): (req: IncomingMessage, res: ServerResponse) => void {
   return (request, response) => {
-    const path = (request.url ?? '').split('?', 1)[0]
+    const [path = ''] = (request.url ?? '').split('?', 1)
     if (request.method !== 'GET' && request.method !== 'HEAD') return answer(response, 405, 'only GET\n')
     switch (path) {
       case '/livez':

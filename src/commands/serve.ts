@@ -31,7 +31,7 @@ export async function serve({ file, env, version, stderr }: ServeOptions, signal
   for (const warning of configWarnings(config)) log.warn(warning)
   let app: App
   try {
-    app = await startApp({ config, log, version })
+    app = await startApp({ config, env, log, version })
   } catch (error) {
     if (!(error instanceof StartError)) throw error
     await log.flush()

@@ -147,9 +147,7 @@ function toCsv(value: unknown): string | undefined {
 /** Percent-encodes what would end the element, mislead a decoder, or be trimmed; leaves the rest readable. */
 function escapeElement(text: string): string {
   if (/^[\x21-\x24\x26-\x2b\x2d-\x7e]+$/.test(text)) return text
-  return text
-    .toWellFormed()
-    .replace(/[^\x20-\x24\x26-\x2b\x2d-\x7e]+|^ +| +$/gu, (part) => encodeURIComponent(part))
+  return text.toWellFormed().replace(/[^\x20-\x24\x26-\x2b\x2d-\x7e]+|^ +| +$/gu, (part) => encodeURIComponent(part))
 }
 
 function escapeNonAscii(json: string): string {

@@ -127,5 +127,8 @@ function encodePath(path: string): string {
 }
 
 function ambiguous(rule: Rule) {
-  return refusal('target_invalid', { reason: 'falls under several rules, depending on how it is read', rule: rule.name })
+  return refusal('target_invalid', {
+    reason: 'falls under several rules, depending on how it is read',
+    rule: rule.name,
+  })
 }

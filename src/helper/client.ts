@@ -46,7 +46,9 @@ export async function requestRefresh(
 ): Promise<oauth.TokenEndpointResponse> {
   const server = await describeServer(options)
   const client: oauth.Client = { client_id: options.clientId }
-  const additional = new URLSearchParams(parameters.resources.map((resource): [string, string] => ['resource', resource]))
+  const additional = new URLSearchParams(
+    parameters.resources.map((resource): [string, string] => ['resource', resource]),
+  )
   if (parameters.scope !== undefined) additional.set('scope', parameters.scope)
   let response: Response
   try {

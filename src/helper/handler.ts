@@ -36,7 +36,9 @@ interface Progress {
  * The handler of the helper listener: a token endpoint (RFC 6749 §3.2) at `POST /oauth2/token` that adds the client's
  * secret. A caller that leaves does not stop a spend under way.
  */
-export function createHelperHandler(options: HelperHandlerOptions): (req: IncomingMessage, res: ServerResponse) => void {
+export function createHelperHandler(
+  options: HelperHandlerOptions,
+): (req: IncomingMessage, res: ServerResponse) => void {
   const { clients, record } = options
 
   const exchange = async (request: IncomingMessage, progress: Progress): Promise<TokenEndpointResponse> => {

@@ -62,7 +62,9 @@ function readJson(text: string): [string, unknown][] {
     throw invalidRequest('The JSON body must be an object of strings.')
   }
   return Object.entries(value).flatMap(([name, member]) =>
-    name === 'resource' && Array.isArray(member) ? member.map((one): [string, unknown] => [name, one]) : [[name, member]],
+    name === 'resource' && Array.isArray(member)
+      ? member.map((one): [string, unknown] => [name, one])
+      : [[name, member]],
   ) as [string, unknown][]
 }
 

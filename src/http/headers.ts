@@ -123,18 +123,23 @@ function createClassifier(options: RequestFieldOptions): (name: string) => Field
   const managed = new Set(options.managedNames)
   const memo = new Map<string, FieldKind>()
 
+  const isOurs = (canonical: string) =>
+    HOP_BY_HOP.has(canonical) ||
+    REBUILT_FORWARDING.has(canonical) ||
+    managed.has(canonical) ||
+    canonical.startsWith(options.identityPrefix)
+
   const classifyNew = (name: string): FieldKind => {
     const lower = name.toLowerCase()
     const canonical = canonicalName(name)
+    const aliased = lower !== canonical
     if (lower === 'connection') return 'connection'
-    if (canonical === 'authorization') return options.forwardAuthorization && lower === canonical ? 'keep' : 'drop'
-    if (HOP_BY_HOP.has(canonical) || REBUILT_FORWARDING.has(canonical) || managed.has(canonical)) return 'drop'
-    if (canonical.startsWith(options.identityPrefix)) return 'drop'
-    // A forwarding field spelled with `_` is nobody's standard: no trusted proxy sends it.
-    if (isForwarding(canonical)) return lower === canonical ? 'forwarding' : 'drop'
-    // `content_length` and the like: another spelling of a field that frames the message.
-    if (lower !== canonical && (isEssential(canonical) || canonical === 'content-length')) return 'drop'
-    return 'keep'
+    if (isOurs(canonical)) return 'drop'
+    if (canonical === 'authorization') return options.forwardAuthorization ? 'keep' : 'drop'
+    // Spelled with `_`, no standard knows these: no trusted proxy sends such a forwarding field, and a `content_length`
+    // is a second opinion on where the message ends.
+    if (isForwarding(canonical)) return aliased ? 'drop' : 'forwarding'
+    return aliased && isEssential(canonical) ? 'drop' : 'keep'
   }
 
   return (name) => {

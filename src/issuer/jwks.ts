@@ -59,16 +59,23 @@ function labelOf(member: unknown): string {
 function readJwk(member: unknown): VerificationKey | string {
   if (typeof member !== 'object' || member === null) return 'not an object'
   const jwk = member as Record<string, unknown>
-  const { kid, use, key_ops: keyOps, alg } = jwk
+  const unfit = readPurpose(jwk)
+  if (unfit !== undefined) return unfit
+  const { kid, alg } = jwk
   if (kid !== undefined && typeof kid !== 'string') return 'kid is not a string'
+  const fitting = fittingAlgorithms(jwk)
+  if (fitting.length === 0) return 'type or curve is not supported'
+  if (alg === undefined) return importKey(jwk, kid, fitting)
+  return fitting.includes(alg as string) ? importKey(jwk, kid, [alg as string]) : 'alg does not fit the key'
+}
+
+/** Why the key is not for verifying signatures, if so (RFC 7517 §4.2 and §4.3). */
+function readPurpose(jwk: Readonly<Record<string, unknown>>): string | undefined {
+  const { use, key_ops: keyOps } = jwk
   // `jwt-svid` is what SPIFFE bundles call a signing key.
   if (use !== undefined && use !== 'sig' && use !== 'jwt-svid') return 'not for signatures (use)'
   if (Array.isArray(keyOps) && !keyOps.includes('verify')) return 'not for verification (key_ops)'
-  if ('d' in jwk || 'k' in jwk) return 'not a public key'
-  const fitting = fittingAlgorithms(jwk)
-  if (fitting.length === 0) return 'type or curve is not supported'
-  if (alg !== undefined && !fitting.includes(alg as string)) return 'alg does not fit the key'
-  return importKey(jwk, kid, alg === undefined ? fitting : [alg as string])
+  return 'd' in jwk || 'k' in jwk ? 'not a public key' : undefined
 }
 
 function fittingAlgorithms({ kty, crv }: Record<string, unknown>): readonly string[] {

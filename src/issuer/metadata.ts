@@ -49,7 +49,10 @@ export async function fetchMetadata(options: MetadataOptions): Promise<Metadata>
 export function wellKnownUrls(issuer: string): string[] {
   const { origin, pathname } = new URL(issuer)
   const path = pathname.replace(/\/$/, '')
-  return [`${origin}${path}/.well-known/openid-configuration`, `${origin}/.well-known/oauth-authorization-server${path}`]
+  return [
+    `${origin}${path}/.well-known/openid-configuration`,
+    `${origin}/.well-known/oauth-authorization-server${path}`,
+  ]
 }
 
 function readMetadata(body: string, issuer: string): Metadata {

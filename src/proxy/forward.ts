@@ -144,7 +144,8 @@ const CODE_OF: Readonly<Record<string, UpstreamCode>> = {
 function toCodedError(error: Error): CodedError {
   const code = readCode(error)
   // undici checks the request once more before it sends it; what it will not send, the caller should not have sent.
-  if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED') return refusal('header_invalid', { cause: code })
+  if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED')
+    return refusal('header_invalid', { cause: code })
   if (code.startsWith('HPE_')) return new UpstreamError('upstream_invalid_response', { cause: code })
   return new UpstreamError(CODE_OF[code] ?? 'upstream_unreachable', { cause: code })
 }

@@ -89,7 +89,9 @@ export function createListener(options: ListenerOptions): Listener {
   // Fields past a maximum would vanish unseen; the limit is on bytes instead.
   server.maxHeadersCount = 0
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => accept(request, response, true))
-  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => accept(request, response, false))
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) =>
+    accept(request, response, false),
+  )
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
     socket.on('error', () => socket.destroy())
     refuse(socket, 'method_not_supported', 'CONNECT')

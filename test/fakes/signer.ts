@@ -17,7 +17,13 @@ let counter = 0
 export function createSigningKey(alg: Alg = 'ES256', kid?: string): SigningKey {
   const { privateKey, publicKey } = generate(alg)
   const name = kid ?? `key-${(counter += 1)}`
-  return { kid: name, alg, privateKey, publicKey, jwk: { ...publicKey.export({ format: 'jwk' }), kid: name, alg, use: 'sig' } }
+  return {
+    kid: name,
+    alg,
+    privateKey,
+    publicKey,
+    jwk: { ...publicKey.export({ format: 'jwk' }), kid: name, alg, use: 'sig' },
+  }
 }
 
 function generate(alg: Alg) {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { CodedError } from '../../../src/errors.ts'
+import type { CodedError } from '../../../src/errors.ts'
 import { createIdentityEncoder, type IdentityHeader } from '../../../src/gate/identity.ts'
 import type { VerifiedToken } from '../../../src/token/verifier.ts'
 
@@ -10,7 +10,7 @@ function tokenOf(claims: Record<string, unknown>, more: Partial<VerifiedToken> =
 }
 
 function encode(header: Partial<IdentityHeader>, claims: Record<string, unknown>): Record<string, string> {
-  const headers = [{ name: 'x-auth-a', path: ['a'], format: 'string', onMissing: 'omit', ...header } as IdentityHeader]
+  const headers: IdentityHeader[] = [{ name: 'x-auth-a', path: ['a'], format: 'string', onMissing: 'omit', ...header }]
   const fields = createIdentityEncoder({ prefix: 'x-auth-', defaults: false, headers, ...limits })(tokenOf(claims))
   return Object.fromEntries(Array.from({ length: fields.length / 2 }, (_, i) => [fields[2 * i], fields[2 * i + 1]]))
 }
@@ -52,9 +52,12 @@ describe('a claim is found', () => {
     expect(encode({ path }, claims)).toEqual({ 'x-auth-a': 'x' })
   })
 
-  it.each([[['__proto__']], [['constructor', 'name']], [['toString']], [['length']]])('not on a prototype: %j', (path) => {
-    expect(encode({ path }, { a: 'x' })).toEqual({})
-  })
+  it.each([[['__proto__']], [['constructor', 'name']], [['toString']], [['length']]])(
+    'not on a prototype: %j',
+    (path) => {
+      expect(encode({ path }, { a: 'x' })).toEqual({})
+    },
+  )
 })
 
 describe('a string header', () => {
@@ -105,7 +108,9 @@ describe('a csv header', () => {
     const characters = ['a', ',', '%', '%2C', ' ', '"', 'é', '\n', '李', '\u{1f600}', '\\']
     for (let round = 0; round < 2000; round += 1) {
       const elements = Array.from({ length: 1 + (round % 4) }, () =>
-        Array.from({ length: 1 + (round % 5) }, () => characters[Math.floor(Math.random() * characters.length)]).join(''),
+        Array.from({ length: 1 + (round % 5) }, () => characters[Math.floor(Math.random() * characters.length)]).join(
+          '',
+        ),
       )
       const text = encode({ format: 'csv' }, { a: elements })['x-auth-a'] as string
       expect(text).toMatch(/^[\x20-\x7e]*$/)
@@ -140,9 +145,12 @@ describe('too much', () => {
   })
 
   it('in all headers together is refused', () => {
-    const headers = ['a', 'b', 'c'].map(
-      (name): IdentityHeader => ({ name: `x-auth-${name}`, path: ['a'], format: 'string', onMissing: 'omit' }),
-    )
+    const headers = ['a', 'b', 'c'].map((name): IdentityHeader => ({
+      name: `x-auth-${name}`,
+      path: ['a'],
+      format: 'string',
+      onMissing: 'omit',
+    }))
     const encoder = createIdentityEncoder({ prefix: 'x-auth-', defaults: false, headers, ...limits })
     expect(codeOf(() => encoder(tokenOf({ a: 'x'.repeat(900) })))).toBe('identity_too_large')
   })

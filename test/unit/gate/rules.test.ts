@@ -1,9 +1,17 @@
 import { describe, expect, it } from 'vitest'
-import { Refusal } from '../../../src/errors.ts'
+import type { Refusal } from '../../../src/errors.ts'
 import { createRuleMatcher, type RuleOptions } from '../../../src/gate/rules.ts'
 import { readTarget } from '../../../src/http/target.ts'
 
-const base = { access: 'required', allScopes: [], anyScope: [], claims: [], exact: [], prefix: [], methods: undefined } as const
+const base = {
+  access: 'required',
+  allScopes: [],
+  anyScope: [],
+  claims: [],
+  exact: [],
+  prefix: [],
+  methods: undefined,
+} as const
 const rule = (name: string, options: Partial<RuleOptions>): RuleOptions => ({ ...base, name, ...options })
 const reading = { maxBytes: 8192, allowSemicolon: false, allowEncodedSlash: false }
 
@@ -80,12 +88,19 @@ describe('a path that backends read in different ways', () => {
     rule('batch', { exact: ['/v1/items:batch'] }),
   ]
 
-  it.each(['/ADMIN', '/admin/', '/%61dmin', '/Admin', '/PUBLIC/a', '/%70ublic', '/admin%3Fx', '/admin%23x', '/v1/items%3Abatch'])(
-    'is refused when a rule depends on it: %s',
-    (path) => {
-      expect(match(rules, path)).toBe('target_invalid')
-    },
-  )
+  it.each([
+    '/ADMIN',
+    '/admin/',
+    '/%61dmin',
+    '/Admin',
+    '/PUBLIC/a',
+    '/%70ublic',
+    '/admin%3Fx',
+    '/admin%23x',
+    '/v1/items%3Abatch',
+  ])('is refused when a rule depends on it: %s', (path) => {
+    expect(match(rules, path)).toBe('target_invalid')
+  })
 
   it.each(['/Orders/', '/%6frders', '/a//b', '/public/A%20B/'])('passes when no rule depends on it: %s', (path) => {
     expect(match(rules, path)).not.toBe('target_invalid')

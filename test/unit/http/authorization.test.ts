@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { CodedError } from '../../../src/errors.ts'
+import type { CodedError } from '../../../src/errors.ts'
 import { readBearerToken } from '../../../src/http/authorization.ts'
 
 function codeOf(...values: string[]): string | undefined {

@@ -1,7 +1,16 @@
 import { describe, expect, it } from 'vitest'
 import { createTrust, plainAddress, toForwardedFields } from '../../../src/http/forwarded.ts'
 
-const fields = ['Host', 'api.test', 'X-Forwarded-For', '1.1.1.1', 'x-forwarded-for', '2.2.2.2', 'X-Forwarded-Proto', 'https']
+const fields = [
+  'Host',
+  'api.test',
+  'X-Forwarded-For',
+  '1.1.1.1',
+  'x-forwarded-for',
+  '2.2.2.2',
+  'X-Forwarded-Proto',
+  'https',
+]
 
 describe('the forwarding fields', () => {
   it('from an untrusted peer are rebuilt from the connection alone', () => {

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { CodedError } from '../../../src/errors.ts'
+import type { CodedError } from '../../../src/errors.ts'
 import { createJwksCache, type FetchResult, type JwksCache } from '../../../src/issuer/jwks-cache.ts'
 import { readJwks } from '../../../src/issuer/jwks.ts'
 import { createFakeClock } from '../../fakes/clock.ts'
@@ -14,7 +14,13 @@ let cache: JwksCache | undefined
 function setUp(answer: () => unknown) {
   const results: FetchResult[] = []
   const fetch = vi.fn(async () => readJwks(await answer()))
-  cache = createJwksCache({ issuerName: 'main', fetch, refreshIntervalMs: 600_000, clock, onFetch: (r) => results.push(r) })
+  cache = createJwksCache({
+    issuerName: 'main',
+    fetch,
+    refreshIntervalMs: 600_000,
+    clock,
+    onFetch: (r) => results.push(r),
+  })
   const settled = (count: number) => vi.waitFor(() => expect(results).toHaveLength(count))
   return { cache, fetch, results, settled }
 }

@@ -25,7 +25,11 @@ describe('a JWK Set', () => {
     ['a private key', { ...good.privateKey.export({ format: 'jwk' }), kid: 'x' }, 'not a public key'],
     ['an unknown type', { kty: 'LATTICE', kid: 'x' }, 'type or curve is not supported'],
     ['an unknown curve', { ...ec.jwk, crv: 'secp256k1' }, 'type or curve is not supported'],
-    ['a curve named like a member of every object', { kty: 'EC', crv: 'constructor' }, 'type or curve is not supported'],
+    [
+      'a curve named like a member of every object',
+      { kty: 'EC', crv: 'constructor' },
+      'type or curve is not supported',
+    ],
     ['an algorithm of another type', { ...good.jwk, alg: 'ES256' }, 'alg does not fit the key'],
     ['broken material', { ...ec.jwk, x: 'AAAA' }, 'key material is not valid'],
     ['material of the wrong kind', { ...good.jwk, n: 1 }, 'key material is not valid'],

@@ -5,7 +5,16 @@ import { createJwksCache } from '../../../src/issuer/jwks-cache.ts'
 import { readJwks } from '../../../src/issuer/jwks.ts'
 import { createTokenVerifier, type TokenVerifier } from '../../../src/token/verifier.ts'
 import { createFakeClock } from '../../fakes/clock.ts'
-import { AUDIENCE, createSigningKey, encode, goodClaims, ISSUER, signBytes, signJwt, type Alg } from '../../fakes/signer.ts'
+import {
+  AUDIENCE,
+  createSigningKey,
+  encode,
+  goodClaims,
+  ISSUER,
+  signBytes,
+  signJwt,
+  type Alg,
+} from '../../fakes/signer.ts'
 
 const key = createSigningKey('ES256', 'current')
 const rsa = createSigningKey('RS256', 'rsa')
@@ -174,11 +183,14 @@ describe('a token is refused', () => {
     expect(await codeOf(signJwt(stranger, claims()))).toBe('signature_invalid')
   })
 
-  it.each(['jwk', 'jku', 'x5u', 'x5c'])('signed by a stranger who names the key in %s: signature_invalid', async (name) => {
-    const value = { jwk: stranger.jwk, jku: 'http://127.0.0.1:1/', x5u: 'http://127.0.0.1:1/', x5c: ['MIIB'] }[name]
-    expect(await codeOf(signJwt(stranger, claims(), { [name]: value }))).toBe('signature_invalid')
-    expect(fetches).toBe(1)
-  })
+  it.each(['jwk', 'jku', 'x5u', 'x5c'])(
+    'signed by a stranger who names the key in %s: signature_invalid',
+    async (name) => {
+      const value = { jwk: stranger.jwk, jku: 'http://127.0.0.1:1/', x5u: 'http://127.0.0.1:1/', x5c: ['MIIB'] }[name]
+      expect(await codeOf(signJwt(stranger, claims(), { [name]: value }))).toBe('signature_invalid')
+      expect(fetches).toBe(1)
+    },
+  )
 
   it('signed with HMAC over the public key, in each of its spellings: algorithm_not_allowed', async () => {
     const spellings = [
@@ -237,7 +249,9 @@ describe('a token is refused', () => {
   it('without a kid when no key fits: key_unknown', async () => {
     const input = `${encode({ alg: 'EdDSA', typ: 'JWT' })}.${encode(claims())}`
     const other = createSigningKey('EdDSA')
-    expect(await codeOf(`${input}.${signBytes('EdDSA', other.privateKey, input).toString('base64url')}`)).toBe('key_unknown')
+    expect(await codeOf(`${input}.${signBytes('EdDSA', other.privateKey, input).toString('base64url')}`)).toBe(
+      'key_unknown',
+    )
   })
 })
 

@@ -1,0 +1,78 @@
+import { readFileSync } from 'node:fs'
+import { loadConfig } from '../config/load.ts'
+import type { Config } from '../config/schema.ts'
+import { readSecret } from '../config/secrets.ts'
+import { configWarnings } from '../config/warnings.ts'
+import { ConfigError, formatProblem, type Problem } from '../errors.ts'
+
+export interface CheckConfigIo {
+  readonly stdout: (text: string) => void
+  readonly stderr: (text: string) => void
+  readonly env: Readonly<Record<string, string | undefined>>
+}
+
+/**
+ * Checks a configuration and the files it names, without opening a port or a connection.
+ *
+ * @param argv - what follows the command's name: at most one file
+ * @returns the exit code: 0 valid, 64 wrong usage, 78 problems found
+ */
+export function checkConfig(argv: readonly string[], { stdout, stderr, env }: CheckConfigIo): number {
+  const flag = argv.find((argument) => argument.startsWith('-'))
+  if (flag !== undefined || argv.length > 1) {
+    stderr(
+      `${flag === undefined ? 'Only one file can be checked' : `There is no option "${flag}"`}. See "bearward check-config --help".\n`,
+    )
+    return 64
+  }
+  const [file] = argv
+  try {
+    const config = loadConfig({ ...(file === undefined ? {} : { file }), env })
+    checkFiles(config, env)
+    for (const warning of configWarnings(config)) stdout(`warning: ${warning}\n`)
+    stdout(`${file ?? 'The environment'} is valid: ${summarize(config)}.\n`)
+    return 0
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    const { problems } = error
+    stderr(
+      `${problems.map(formatProblem).join('\n')}\n${problems.length} ${problems.length === 1 ? 'problem' : 'problems'} found.\n`,
+    )
+    return 78
+  }
+}
+
+function checkFiles(config: Config, env: CheckConfigIo['env']): void {
+  const problems: Problem[] = []
+  for (const { jwks_file: file } of config.issuers) {
+    try {
+      if (file !== undefined) readFileSync(file)
+    } catch (error) {
+      problems.push({
+        source: file as string,
+        path: '',
+        problem: `the key file cannot be read (${(error as NodeJS.ErrnoException).code}).`,
+      })
+    }
+  }
+  for (const { client_secret: secret } of Object.values(config.helper.clients)) {
+    try {
+      if (secret !== undefined) readSecret(secret, env)
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      problems.push(...error.problems)
+    }
+  }
+  if (problems.length > 0) throw new ConfigError(problems)
+}
+
+function summarize({ issuers, rules, upstream, helper }: Config): string {
+  const several = (count: number, word: string) => `${count} ${word}${count === 1 ? '' : 's'}`
+  const clients = Object.keys(helper.clients).length
+  return [
+    several(issuers.length, 'issuer'),
+    several(rules.length, 'rule'),
+    ...(clients === 0 ? [] : [several(clients, 'helper client')]),
+    `upstream ${upstream.url}`,
+  ].join(', ')
+}

@@ -1,0 +1,113 @@
+import type { Fault } from './check.ts'
+import type { Path } from './document.ts'
+import type { Config } from './schema.ts'
+
+type RuleConfig = Config['rules'][number]
+
+interface Place {
+  readonly rule: RuleConfig
+  readonly index: number
+  readonly kind: 'exact' | 'prefix'
+  readonly position: number
+  /** Percent-decoded. */
+  readonly path: string
+}
+
+/** Checks the rules, alone and against each other. */
+export function checkRules({ rules, target }: Config): Fault[] {
+  const places = rules.flatMap(placesOf)
+  const pathFaults = places.flatMap((place) => {
+    const problem = pathProblem(place, rules[place.index] as RuleConfig)
+    return problem === undefined ? [] : [{ path: pathOf(place), problem }]
+  })
+  return [
+    ...rules.flatMap((rule, i) => checkRule(rule, i, rules)),
+    ...pathFaults,
+    ...(pathFaults.length > 0 ? [] : checkOverlaps(places, target.insecure_literal_paths)),
+  ]
+}
+
+function placesOf(rule: RuleConfig, index: number): Place[] {
+  return (['exact', 'prefix'] as const).flatMap((kind) =>
+    (rule[kind] ?? []).map((path, position) => ({ rule, index, kind, position, path: decode(path) })),
+  )
+}
+
+function decode(path: string): string {
+  try {
+    return decodeURIComponent(path)
+  } catch {
+    return path
+  }
+}
+
+function pathOf({ index, kind, position }: Place): Path {
+  return ['rules', index, kind, position]
+}
+
+function checkRule(rule: RuleConfig, i: number, rules: readonly RuleConfig[]): Fault[] {
+  const faults: Fault[] = []
+  const at: Path = ['rules', i]
+  if (rule.name === 'default' || rule.name === 'none') {
+    faults.push({ path: [...at, 'name'], problem: `"${rule.name}" has a meaning of its own in logs and metrics.` })
+  }
+  if (rules.findIndex(({ name }) => name === rule.name) < i) {
+    faults.push({ path: [...at, 'name'], problem: `"${rule.name}" names another rule, too.` })
+  }
+  if (rule.exact === undefined && rule.prefix === undefined) {
+    faults.push({ path: at, problem: 'needs paths: "exact" or "prefix".' })
+  }
+  return [...faults, ...checkAccess(rule, at)]
+}
+
+function checkAccess({ access, scopes, claims, prefix, insecure_catch_all: catchAll }: RuleConfig, at: Path): Fault[] {
+  const faults: Fault[] = []
+  if (access === 'public' && (scopes ?? claims) !== undefined) {
+    const problem = 'is public, so no token is looked at and scopes or claims would never be checked.'
+    faults.push({ path: at, problem, hint: 'Use access: required.' })
+  }
+  if (access !== 'required' && prefix?.includes('/') === true && !catchAll) {
+    const problem = `opens every path that no other rule names (access: ${access}).`
+    faults.push({ path: at, problem, hint: 'Name the paths, or set insecure_catch_all: true.' })
+  }
+  return faults
+}
+
+function pathProblem({ path, kind, position }: Place, rule: RuleConfig): string | undefined {
+  const written = rule[kind]?.[position] ?? ''
+  if (!path.startsWith('/')) return 'must begin with "/".'
+  if (/[?#;\\\x00-\x1f\x7f]/.test(path) || path.includes('//')) {
+    return 'holds "?", "#", ";", "\\", "//" or a control character, which no accepted request target has.'
+  }
+  if (/\/\.{1,2}(\/|$)/.test(path)) return 'holds a dot segment, which no accepted request target has.'
+  if (/%(?![0-9a-fA-F]{2})/.test(written) || /%(2[eEfF]|25[0-9a-fA-F]{2})/.test(written)) {
+    return 'holds an escape that no accepted request target has.'
+  }
+  if (path.length > 1 && path.endsWith('/'))
+    return `must be written without the slash at the end: ${path.slice(0, -1)}.`
+  return undefined
+}
+
+/** Two rules for the same requests, or for paths that many backends cannot tell apart. */
+function checkOverlaps(places: readonly Place[], literalPaths: boolean): Fault[] {
+  const seen = new Map<string, Place[]>()
+  return places.flatMap((place): Fault[] => {
+    const key = `${place.kind} ${literalPaths ? place.path : place.path.toLowerCase()}`
+    const others = seen.get(key) ?? []
+    seen.set(key, [...others, place])
+    const same = others.find((other) => other.path === place.path && shareMethods(other.rule, place.rule))
+    if (same !== undefined) {
+      const problem = `is in rules[${same.index}].${same.kind} ("${same.rule.name}"), too, for the same methods.`
+      return [{ path: pathOf(place), problem }]
+    }
+    const alike = others.find((other) => other.path !== place.path)
+    if (alike === undefined) return []
+    const problem = `differs from "${alike.path}" of rule "${alike.rule.name}" by letter case alone, which many backends ignore.`
+    return [{ path: pathOf(place), problem, hint: 'If yours does not, set target.insecure_literal_paths: true.' }]
+  })
+}
+
+function shareMethods(one: RuleConfig, other: RuleConfig): boolean {
+  if (one.methods === undefined || other.methods === undefined) return one.methods === other.methods
+  return one.methods.some((method) => other.methods?.includes(method) === true)
+}

@@ -1,0 +1,296 @@
+/** The one description of the configuration file: shape, units, defaults and text. Types, checks and papers come from it. */
+import * as v from 'valibot'
+import {
+  address,
+  claimPath,
+  count,
+  duration,
+  flag,
+  list,
+  oneOf,
+  pattern,
+  scalar,
+  secret,
+  section,
+  size,
+  text,
+  texts,
+  url,
+} from './fields.ts'
+
+const ALGORITHMS = [
+  ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const),
+  ...(['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'] as const),
+] as const
+
+/** A name that becomes a label in logs and metrics. */
+export const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/
+const NAME_KIND = 'a lower-case name of letters, digits, ".", "_" and "-"'
+const name = (description: string) => pattern(description, NAME_KIND, NAME)
+
+function explainAlgorithm(word: string): string {
+  const known = `Accepted are ${ALGORITHMS.join(', ')}.`
+  if (/^hs\d*$/i.test(word)) {
+    return `names a symmetric algorithm: whoever can check such a token can make one, so none is accepted. ${known}`
+  }
+  return /^none$/i.test(word) ? `asks for unsigned tokens, which anybody can make. ${known}` : `is not known. ${known}`
+}
+
+const issuer = section('An authorization server whose access tokens are accepted.', {
+  name: v.optional(name('Label in logs and metrics. Default: the host of the issuer.')),
+  issuer: text(
+    'The issuer exactly as its tokens name it in `iss`, slash at the end included: it is compared character by character.',
+  ),
+  audience: texts('What `aud` of a token must contain one of: the identifier of this API at the issuer.'),
+  jwks_uri: v.optional(url('Where the keys are. Default: whatever the metadata of the issuer says.')),
+  jwks_file: v.optional(text('A file with the keys (a JWK Set), instead of an address. Read again on every refresh.')),
+  discovery_url: v.optional(
+    url('Full address of the metadata document, when it is not found below the issuer. Its `issuer` must still match.'),
+  ),
+  algorithms: v.optional(
+    list(
+      'Accepted signature algorithms. Fewer are safer: name the one the issuer uses.',
+      oneOf('A signature algorithm.', ALGORITHMS, explainAlgorithm),
+      1,
+    ),
+    ['RS256', 'PS256', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
+  ),
+  token_types: v.optional(
+    list(
+      'Accepted values of the `typ` header parameter, compared without case and without `application/`; ' +
+        '`absent` stands for a token without one.',
+      text('A type, such as at+jwt.', 100),
+      1,
+    ),
+    ['at+jwt', 'JWT', 'absent'],
+  ),
+  clock_tolerance: v.optional(
+    duration(
+      'How far the clocks of issuer and sidecar may differ. An expired token lives on for this long.',
+      '0s',
+      '300s',
+    ),
+    '30s',
+  ),
+  jwks_refresh_interval: v.optional(
+    duration(
+      'Time between fetches of the keys. A key that the issuer removed works for at most this long.',
+      '30s',
+      '24h',
+    ),
+    '10m',
+  ),
+  insecure_http: v.optional(
+    flag('Allow addresses of this issuer without TLS beyond this machine. Whoever is in between can replace the keys.'),
+    false,
+  ),
+})
+
+const upstream = section('The backend. May be written as the URL alone.', {
+  url: url('Origin of the backend, such as http://127.0.0.1:3000. Write 127.0.0.1, not localhost.'),
+  connect_timeout: v.optional(duration('Time to connect; then 504.', '50ms', '60s'), '3s'),
+  response_timeout: v.optional(duration('Time until the response header; then 504.', '1s', '1h'), '60s'),
+  idle_timeout: v.optional(
+    duration('Longest silence within a response body; then the response is cut. 0s for no limit.', '0s', '24h'),
+    '15m',
+  ),
+  connections: v.optional(count('Most connections to the backend. Further requests wait for one.', 1, 10_000), 256),
+})
+
+const listen = section('The addresses to listen on. Port 0 picks any free one.', {
+  proxy: v.optional(address('Traffic.'), '0.0.0.0:8080'),
+  ops: v.optional(address('Probes (/livez, /readyz, /startupz) and /metrics.'), '0.0.0.0:9090'),
+  helper: v.optional(address('The token helper. Not opened unless a client is configured.'), '127.0.0.1:8181'),
+  trusted_proxies: v.optional(
+    list(
+      'Peers whose X-Forwarded-* header fields are continued rather than replaced.',
+      text('Address or CIDR range.', 60),
+    ),
+    [],
+  ),
+  insecure_helper_address: v.optional(
+    flag(
+      'Allow the helper on an address beyond loopback. Whoever reaches it can spend grants as the configured clients.',
+    ),
+    false,
+  ),
+})
+
+const rule = section('What requests for some paths need. The most specific path wins; the order means nothing.', {
+  name: name('Label in logs and metrics.'),
+  exact: v.optional(list('Paths that match as a whole.', text('A path.', 1024), 1)),
+  prefix: v.optional(
+    list(
+      'Paths that match with everything below: /docs matches /docs and /docs/x, not /docsx.',
+      text('A path.', 1024),
+      1,
+    ),
+  ),
+  methods: v.optional(
+    list(
+      'Methods the rule is for; absent for all. GET includes HEAD.',
+      pattern('A method.', 'an upper-case method', /^[A-Z-]+$/),
+      1,
+    ),
+  ),
+  access: v.optional(
+    oneOf(
+      '`public`: no token is looked at. `optional`: a request without a token passes, one with a bad token does not. ' +
+        '`required`: only with a valid token.',
+      ['public', 'optional', 'required'],
+    ),
+    'required',
+  ),
+  scopes: v.optional(
+    section('Scopes a token must have.', {
+      all: v.optional(list('Every one of these.', text('A scope.', 256), 1)),
+      any: v.optional(list('At least one of these.', text('A scope.', 256), 1)),
+    }),
+  ),
+  claims: v.optional(
+    list(
+      'Claims a token must have, each with one of the given values.',
+      section('One required claim.', {
+        claim: claimPath('Where the value is. Of a list, one element must match.'),
+        any_of: list('The accepted values.', scalar('A value.'), 1),
+      }),
+      1,
+    ),
+  ),
+  insecure_catch_all: v.optional(
+    flag(
+      'Must be true for a public or optional rule with the prefix /, which opens every path that no other rule names.',
+    ),
+    false,
+  ),
+})
+
+const identityHeader = section('One header field for the backend.', {
+  header: pattern('Name of the field.', 'a header field name', /^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/),
+  claim: claimPath('Where the value is.'),
+  format: v.optional(
+    oneOf(
+      '`string`: text, number or boolean, percent-encoded (and listed in {prefix}encoded) unless printable ASCII. ' +
+        '`csv`: a list, each element percent-encoded where it holds a comma, "%" or anything but printable ASCII. ' +
+        '`json`: JSON in ASCII. `base64url-json`: JSON in base64url.',
+      ['string', 'csv', 'json', 'base64url-json'],
+    ),
+    'string',
+  ),
+  on_missing: v.optional(
+    oneOf(
+      'For a claim that is absent or does not fit the format: `omit` the field, send it `empty`, or `reject` the request.',
+      ['omit', 'empty', 'reject'],
+    ),
+    'omit',
+  ),
+})
+
+const identity = section('How the backend learns who sent a request.', {
+  prefix: v.optional(
+    pattern(
+      'Reserved prefix: every inbound header field that begins with it is removed, in any spelling.',
+      'lower-case, ending in "-", at least 3 characters',
+      /^[a-z][a-z0-9-]*-$/,
+    ),
+    'x-auth-',
+  ),
+  default_headers: v.optional(
+    flag('Set {prefix}subject, issuer, client-id, scope and expires-at from the token.'),
+    true,
+  ),
+  headers: v.optional(list('Further header fields from claims.', identityHeader, 0, 100), []),
+  forward_authorization: v.optional(
+    flag("Let the caller's Authorization header field travel on to the backend. By default it stays here."),
+    false,
+  ),
+  max_header_bytes: v.optional(size('Longest value of one field; then 431.', '64B', '64KiB'), '8KiB'),
+  max_total_bytes: v.optional(size('All names and values together; then 431.', '256B', '256KiB'), '16KiB'),
+})
+
+const target = section('Exceptions from the strict reading of request targets.', {
+  insecure_allow_semicolon: v.optional(
+    flag('Accept ";" in paths. Some backends (servlets) cut off what follows and then serve another path.'),
+    false,
+  ),
+  insecure_allow_encoded_slash: v.optional(
+    flag('Accept "%2F" in paths. Some backends read it as "/" and then serve another path.'),
+    false,
+  ),
+  insecure_literal_paths: v.optional(
+    flag(
+      'Look rules up by the path as it is written alone. Safe only when the backend does not ignore letter case, trim ' +
+        'slashes or decode twice.',
+    ),
+    false,
+  ),
+})
+
+const limits = section('Limits on what callers may send.', {
+  token_bytes: v.optional(size('Largest access token; then 401.', '1KiB', '64KiB'), '16KiB'),
+  header_bytes: v.optional(size('Largest request header; then 431.', '4KiB', '256KiB'), '32KiB'),
+  target_bytes: v.optional(size('Longest request target; then 400.', '256B', '64KiB'), '8KiB'),
+  headers_timeout: v.optional(duration('Time to send the request header; then 408.', '1s', '5m'), '15s'),
+  keep_alive_timeout: v.optional(
+    duration('How long an idle connection is kept. Longer than the load balancer keeps its own.', '1s', '1h'),
+    '75s',
+  ),
+  token_cache_entries: v.optional(
+    count('How many verified tokens are remembered, about 3 KiB each; 0 for none.', 0, 1_000_000),
+    10_000,
+  ),
+})
+
+const client = section('An OAuth client whose grants the helper spends.', {
+  issuer: v.optional(name('Name of its issuer. Default: the only one.')),
+  client_id: text('Its client_id at the issuer.'),
+  client_secret: v.optional(secret('Where its secret is. Read at every use, so that it can be rotated in place.')),
+  client_authentication: v.optional(
+    oneOf('How it authenticates at the token endpoint.', ['client_secret_basic', 'client_secret_post', 'none']),
+    'client_secret_basic',
+  ),
+  token_endpoint: v.optional(url("Overrides the token endpoint of the issuer's metadata.")),
+})
+
+const helper = section('The token helper. Off unless a client is configured.', {
+  clients: v.optional(v.pipe(v.record(v.string(), client), v.metadata({ section: 'The clients, by name.' })), {}),
+  timeout: v.optional(duration('For one request to a token endpoint; then 504.', '1s', '120s'), '10s'),
+})
+
+const drain = section('How the process stops.', {
+  delay: v.optional(
+    duration('How long it goes on accepting after SIGTERM, while load balancers learn of it.', '0s', '5m'),
+    '5s',
+  ),
+  timeout: v.optional(duration('Time for requests in flight after that; then they are cut.', '1s', '1h'), '20s'),
+})
+
+const telemetry = section('What is written down.', {
+  log_level: v.optional(
+    oneOf('Lines below it are not written.', ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
+    'info',
+  ),
+  access_log: v.optional(flag('Write a line for requests that went well, too.'), true),
+})
+
+/** The whole file. */
+export const schema = section('The configuration of bearward.', {
+  issuers: list('The authorization servers whose tokens are accepted.', issuer, 1, 32),
+  upstream,
+  listen: v.optional(listen, {}),
+  rules: v.optional(list('What requests need. Without a matching rule: a valid token.', rule), []),
+  identity: v.optional(identity, {}),
+  target: v.optional(target, {}),
+  limits: v.optional(limits, {}),
+  helper: v.optional(helper, {}),
+  drain: v.optional(drain, {}),
+  telemetry: v.optional(telemetry, {}),
+})
+
+/** The file as parsed: durations in milliseconds, sizes in bytes. */
+export type ParsedConfig = v.InferOutput<typeof schema>
+
+/** The configuration as rooms get it: parsed, completed and checked. */
+export type Config = Omit<ParsedConfig, 'issuers'> & {
+  readonly issuers: readonly (Omit<ParsedConfig['issuers'][number], 'name'> & { readonly name: string })[]
+}

@@ -1,0 +1,37 @@
+import { readFileSync } from 'node:fs'
+import { ConfigError } from '../errors.ts'
+import type { SecretReference } from './fields.ts'
+
+/** No secret is longer, and a reference to a device or a huge file must not fill the memory. */
+const MAX_SECRET_BYTES = 64 * 1024
+
+/**
+ * Reads a secret from its file (without one line break at the end) or environment variable.
+ *
+ * @throws ConfigError when it cannot be read or is empty; names the place, never the value
+ */
+export function readSecret(reference: SecretReference, env: Readonly<Record<string, string | undefined>>): string {
+  if ('env' in reference) {
+    const value = env[reference.env]
+    if (value === undefined || value === '') throw fault(reference.env, 'the environment variable is not set or empty.')
+    return value
+  }
+  const value = readText(reference.file).replace(/\r?\n$/, '')
+  if (value === '') throw fault(reference.file, 'the secret file is empty.')
+  return value
+}
+
+function readText(file: string): string {
+  try {
+    const bytes = readFileSync(file)
+    if (bytes.length <= MAX_SECRET_BYTES) return bytes.toString('utf8')
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? 'unknown'
+    throw fault(file, `the secret file cannot be read (${code}).`)
+  }
+  throw fault(file, 'the secret file is larger than 64 KiB.')
+}
+
+function fault(source: string, problem: string): ConfigError {
+  return new ConfigError([{ source, path: '', problem }])
+}

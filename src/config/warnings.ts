@@ -1,0 +1,23 @@
+import { isLoopback } from './check.ts'
+import type { Config } from './schema.ts'
+
+/** What works but deserves a second look: every `insecure_` setting in use, and an upstream that others can reach. */
+export function configWarnings(config: Config): string[] {
+  const { hostname } = new URL(config.upstream.url)
+  const warnings = findInsecure(config, '')
+  if (hostname === 'localhost') {
+    warnings.push('upstream is "localhost", which may mean ::1 first: write 127.0.0.1.')
+  } else if (!isLoopback(hostname)) {
+    warnings.push('upstream is not loopback: whoever reaches it directly gets around bearward.')
+  }
+  return warnings
+}
+
+function findInsecure(value: unknown, path: string): string[] {
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([key, member]) => {
+    const place = path === '' ? key : /^\d+$/.test(key) ? `${path}[${key}]` : `${path}.${key}`
+    if (key.startsWith('insecure_') && member === true) return [`${place} is true: a protection is off.`]
+    return findInsecure(member, place)
+  })
+}
