@@ -22,8 +22,12 @@ export interface Findings {
   token?: VerifiedToken
 }
 
-/** May this request pass, and under which identity? Throws a Refusal or Unavailable for no. */
-export type Gate = (request: GateRequest, findings: Findings) => Promise<Permit>
+/**
+ * May this request pass, and under which identity? Throws (or rejects with) a Refusal or Unavailable for no. Answers at
+ * once unless a signature must be checked: most requests bring a token that was seen before, and a promise for each costs
+ * more than the decision.
+ */
+export type Gate = (request: GateRequest, findings: Findings) => Permit | Promise<Permit>
 
 /**
  * Creates the gate: the one place that decides, and the only one that makes a {@link Permit}.
@@ -31,7 +35,13 @@ export type Gate = (request: GateRequest, findings: Findings) => Promise<Permit>
  * Throws every code of errors.ts that is a refusal or an unavailability.
  */
 export function createGate({ target: targetOptions, matchRule, verifier, toIdentity }: GateOptions): Gate {
-  return async (request, findings) => {
+  const admit = (rule: Rule, token: VerifiedToken, findings: Findings): Permit => {
+    findings.token = token
+    authorize(rule, token)
+    return grantPermit(rule, token, toIdentity(token))
+  }
+
+  return (request, findings) => {
     checkHost(request)
     const target = readTarget(request.target, targetOptions)
     const rule = matchRule(target, request.method)
@@ -43,10 +53,8 @@ export function createGate({ target: targetOptions, matchRule, verifier, toIdent
       if (rule.access === 'optional') return grantPermit(rule, undefined, [])
       throw refusal('credentials_missing')
     }
-    const token = await verifier.verify(text)
-    findings.token = token
-    authorize(rule, token)
-    return grantPermit(rule, token, toIdentity(token))
+    const token = verifier.verify(text)
+    return token instanceof Promise ? token.then((late) => admit(rule, late, findings)) : admit(rule, token, findings)
   }
 }
 

@@ -48,7 +48,7 @@ export function defaultNames(prefix: string): string[] {
 }
 
 /**
- * Compiles the identity headers. The result is remembered per token object, so a cached token is written once.
+ * Compiles the identity headers. The result is kept on the token, so a remembered token is written once.
  *
  * Values are ASCII: a `string` that holds anything but printable ASCII is percent-encoded as UTF-8, and its name listed in
  * `{prefix}encoded`; elements of `csv` are always percent-encoded where they hold `%`, `,` or anything but printable
@@ -70,15 +70,7 @@ export function createIdentityEncoder(options: IdentityOptions): IdentityEncoder
       if (!configured.has(full)) headers.push({ name: full, source, format: 'string', onMissing: 'omit' })
     }
   }
-  const written = new WeakMap<VerifiedToken, readonly string[]>()
-  return (token) => {
-    let fields = written.get(token)
-    if (fields === undefined) {
-      fields = write(headers, token, options)
-      written.set(token, fields)
-    }
-    return fields
-  }
+  return (token) => (token.identity ??= write(headers, token, options))
 }
 
 interface Writer {

@@ -35,22 +35,25 @@ export interface Peer {
 }
 
 /**
- * The forwarding fields for the upstream, rebuilt from what is known of this connection. Only what a trusted peer sent is
- * continued (`X-Forwarded-For` appended, the others kept); from anybody else nothing is believed.
+ * Adds the forwarding fields for the upstream, rebuilt from what is known of this connection. Only what a trusted peer sent
+ * is continued (`X-Forwarded-For` appended, the others kept); from anybody else nothing is believed.
  *
+ * @param headers - flat list to add to; holds none of the names of `REBUILT_FORWARDING`
  * @param fields - all fields of the request as received
- * @returns flat list; the names of `REBUILT_FORWARDING`
  */
-export function toForwardedFields(fields: FieldList, peer: Peer): string[] {
+export function addForwardedFields(headers: string[], fields: FieldList, peer: Peer): void {
   const host = findField(fields, 'host').value ?? ''
-  const seen = (name: string) => (peer.trusted ? joinField(fields, name) : undefined)
-  const before = seen('x-forwarded-for')
-  return [
+  if (!peer.trusted) {
+    headers.push('x-forwarded-for', peer.address, 'x-forwarded-proto', peer.scheme, 'x-forwarded-host', host)
+    return
+  }
+  const before = joinField(fields, 'x-forwarded-for')
+  headers.push(
     'x-forwarded-for',
     before === undefined ? peer.address : `${before}, ${peer.address}`,
     'x-forwarded-proto',
-    seen('x-forwarded-proto') ?? peer.scheme,
+    joinField(fields, 'x-forwarded-proto') ?? peer.scheme,
     'x-forwarded-host',
-    seen('x-forwarded-host') ?? host,
-  ]
+    joinField(fields, 'x-forwarded-host') ?? host,
+  )
 }

@@ -3,50 +3,41 @@ import { PassThrough, type Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { refusal, UpstreamError, type CodedError, type UpstreamCode } from '../errors.ts'
 import type { Permit } from '../gate/permit.ts'
-import { toForwardedFields, type Peer } from '../http/forwarded.ts'
+import { addForwardedFields } from '../http/forwarded.ts'
 import { findField, keepResponseFields, type RequestFieldFilter } from '../http/headers.ts'
+import type { Exchange } from './exchange.ts'
 import type { Upstream } from './upstream.ts'
 
-/** One request on its way through. */
-export interface Exchange {
-  readonly request: IncomingMessage
-  readonly response: ServerResponse
-  readonly requestId: string
-  readonly peer: Peer
-  /** The caller waits for `100 Continue`. */
-  readonly expectsContinue: boolean
-}
-
 /**
- * Carries a permitted request to the upstream and its response back, streaming both bodies. Resolves when the response
- * was handed over.
+ * Carries a permitted request to the upstream and its response back, streaming both bodies.
  *
- * Throws UpstreamError; when the response had begun, the caller's connection is cut so that the body cannot be mistaken
- * for complete.
+ * @param onFailure - called once if it fails, with an UpstreamError (or a Refusal, for a request that undici will not send).
+ * When the response had begun by then, the caller's connection was cut, so that the body cannot be mistaken for complete.
  */
-export type Forward = (permit: Permit, exchange: Exchange) => Promise<void>
+export type Forward = (permit: Permit, exchange: Exchange, onFailure: (error: CodedError) => void) => void
 
 /** Creates the one function that talks to the upstream. */
 export function createForward(upstream: Upstream, filter: RequestFieldFilter): Forward {
-  return (permit, exchange) =>
-    new Promise((resolve, reject) => {
-      const { request, response } = exchange
-      const fields = request.rawHeaders
-      const headers = filter(fields, exchange.peer.trusted)
-      headers.push(...toForwardedFields(fields, exchange.peer), 'x-request-id', exchange.requestId, ...permit.identity)
-      const carrier = new ResponseCarrier(response, resolve, reject)
-      const body = hasBody(request) ? openBody(exchange, carrier) : null
-      upstream.dispatch(
-        {
-          // The bytes decided on are the bytes forwarded.
-          path: request.url as string,
-          method: request.method as Dispatcher.HttpMethod,
-          headers,
-          body,
-        },
-        carrier,
-      )
-    })
+  return (permit, exchange, onFailure) => {
+    const { request, peer } = exchange
+    const fields = request.rawHeaders
+    const headers = filter(fields, peer.trusted)
+    addForwardedFields(headers, fields, peer)
+    headers.push('x-request-id', exchange.requestId)
+    for (const part of permit.identity) headers.push(part)
+    const carrier = new ResponseCarrier(exchange, onFailure)
+    exchange.cancel = () => carrier.cancel()
+    upstream.dispatch(
+      {
+        // The bytes decided on are the bytes forwarded.
+        path: request.url as string,
+        method: request.method as Dispatcher.HttpMethod,
+        headers,
+        body: hasBody(request) ? openBody(exchange) : null,
+      },
+      carrier,
+    )
+  }
 }
 
 function hasBody({ rawHeaders }: IncomingMessage): boolean {
@@ -58,11 +49,11 @@ function hasBody({ rawHeaders }: IncomingMessage): boolean {
  * The request body as a stream of its own: undici destroys the body of a request that fails, and destroying the request
  * itself would take the caller's connection along, and with it the answer.
  */
-function openBody({ request, response, expectsContinue }: Exchange, carrier: ResponseCarrier): Readable {
+function openBody({ request, response, expectsContinue, cancel }: Exchange): Readable {
   if (expectsContinue) response.writeContinue()
   const body = new PassThrough()
   body.on('error', () => undefined)
-  request.on('error', () => carrier.cancel())
+  request.on('error', () => cancel?.())
   request.pipe(body)
   // What is left of a body that the upstream did not want: read it, or the connection could not serve another request.
   response.once('finish', () => {
@@ -73,18 +64,13 @@ function openBody({ request, response, expectsContinue }: Exchange, carrier: Res
 
 class ResponseCarrier implements Dispatcher.DispatchHandler {
   readonly #response: ServerResponse
-  readonly #resolve: () => void
-  readonly #reject: (error: CodedError) => void
+  readonly #onFailure: (error: CodedError) => void
   #controller: Dispatcher.DispatchController | undefined
   #cancelled = false
 
-  constructor(response: ServerResponse, resolve: () => void, reject: (error: CodedError) => void) {
+  constructor({ response }: Exchange, onFailure: (error: CodedError) => void) {
     this.#response = response
-    this.#resolve = resolve
-    this.#reject = reject
-    response.once('close', () => {
-      if (!response.writableFinished) this.cancel()
-    })
+    this.#onFailure = onFailure
   }
 
   /** The caller is gone: the upstream need not go on. */
@@ -116,12 +102,11 @@ class ResponseCarrier implements Dispatcher.DispatchHandler {
 
   onResponseEnd(): void {
     this.#response.end()
-    this.#resolve()
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
     if (this.#response.headersSent) this.#response.destroy()
-    this.#reject(this.#cancelled ? new UpstreamError('caller_gone') : toCodedError(error))
+    this.#onFailure(this.#cancelled ? new UpstreamError('caller_gone') : toCodedError(error))
   }
 }
 

@@ -1,12 +1,14 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import { CodedError, refusal, type Code, type Detail } from '../errors.ts'
+import type { IncomingMessage } from 'node:http'
+import { CodedError, refusal } from '../errors.ts'
 import { scopesOf } from '../gate/authorize.ts'
-import type { Findings, Gate } from '../gate/gate.ts'
+import type { Gate } from '../gate/gate.ts'
+import type { Permit } from '../gate/permit.ts'
 import { plainAddress, type Peer } from '../http/forwarded.ts'
 import { findField } from '../http/headers.ts'
 import { toProblemResponse } from '../http/problem.ts'
 import type { RequestHandler } from '../server/listener.ts'
 import type { OutcomeRecorder } from '../telemetry/outcome.ts'
+import { Exchange } from './exchange.ts'
 import type { Forward } from './forward.ts'
 
 export interface ProxyHandlerOptions {
@@ -21,93 +23,100 @@ export interface ProxyHandlerOptions {
   readonly onInFlight: (change: 1 | -1) => void
 }
 
-/** What is known of the request so far, for its one log line. */
-interface Progress {
-  readonly startedMs: number
-  readonly requestId: string
-  readonly findings: Findings
-  code: Code | 'ok'
-  decidedMs: number | undefined
-  permitted: boolean
-  detail: Detail | undefined
-}
-
 /** Creates the door through which traffic comes: gate, then forward, one place for errors, one outcome per request. */
 export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler {
   const { gate, forward } = options
   const toPeer = createPeers(options.isTrustedPeer)
 
   return (request, response, expectsContinue) => {
-    const peer = toPeer(request)
-    const progress: Progress = {
-      startedMs: performance.now(),
-      requestId: readRequestId(request, options.newRequestId),
-      findings: {},
-      code: 'ok',
-      decidedMs: undefined,
-      permitted: false,
-      detail: undefined,
-    }
+    const requestId = readRequestId(request, options.newRequestId)
+    const exchange = new Exchange({ request, response, requestId, peer: toPeer(request), expectsContinue })
     options.onInFlight(1)
-    response.on('error', () => undefined)
-    response.once('close', () => finish(request, response, peer, progress))
-    void serve()
+    response.on('error', ignore)
+    response.on('close', () => finish(exchange))
+    decide(exchange)
+  }
 
-    async function serve(): Promise<void> {
-      try {
-        checkSupported(request, expectsContinue)
-        const { method, url, rawHeaders: fields } = request
-        const permit = await gate({ method: method as string, target: url as string, fields }, progress.findings)
-        progress.decidedMs = performance.now()
-        progress.permitted = true
-        await forward(permit, { request, response, requestId: progress.requestId, peer, expectsContinue })
-      } catch (error) {
-        fail(response, progress, error)
-      }
+  function decide(exchange: Exchange): void {
+    const { request } = exchange
+    try {
+      checkSupported(request, exchange.expectsContinue)
+      const { method, url, rawHeaders: fields } = request
+      const permit = gate({ method: method as string, target: url as string, fields }, exchange)
+      if (permit instanceof Promise) {
+        permit.then((late) => carry(exchange, late)).catch((error: unknown) => fail(exchange, error))
+      } else carry(exchange, permit)
+    } catch (error) {
+      fail(exchange, error)
     }
   }
 
+  function carry(exchange: Exchange, permit: Permit): void {
+    exchange.decidedMs = performance.now()
+    exchange.permitted = true
+    // Whoever left while a signature was checked needs no answer.
+    if (exchange.response.destroyed) return
+    forward(permit, exchange, (error) => fail(exchange, error))
+  }
+
   /** The single catch: an error becomes a code, and the code a response if there is still somebody to send it to. */
-  function fail(response: ServerResponse, progress: Progress, error: unknown): void {
-    progress.decidedMs ??= performance.now()
+  function fail(exchange: Exchange, error: unknown): void {
+    const { response, rule } = exchange
+    exchange.decidedMs ??= performance.now()
     if (error instanceof CodedError) {
-      progress.code = error.code
-      progress.detail = error.detail
+      exchange.code = error.code
+      exchange.detail = error.detail
     } else {
-      progress.code = 'internal_error'
-      options.onUnexpected(error, progress.requestId)
+      exchange.code = 'internal_error'
+      options.onUnexpected(error, exchange.requestId)
     }
     if (response.headersSent || response.destroyed) return
-    const { rule } = progress.findings
-    const answer = toProblemResponse(progress.code, progress.requestId, rule && scopesOf(rule))
+    const answer = toProblemResponse(exchange.code, exchange.requestId, rule && scopesOf(rule))
     response.writeHead(answer.status, answer.headers)
     response.end(answer.body)
   }
 
-  function finish(request: IncomingMessage, response: ServerResponse, peer: Peer, progress: Progress): void {
+  function finish(exchange: Exchange): void {
+    const { request, response, rule, token, startedMs, decidedMs } = exchange
     options.onInFlight(-1)
     const endedMs = performance.now()
     const complete = response.writableFinished
-    const { rule, token } = progress.findings
-    const url = request.url as string
-    const query = url.indexOf('?')
+    if (!complete) {
+      exchange.cancel?.()
+      if (exchange.code === 'ok') exchange.code = 'caller_gone'
+    }
     options.record({
-      requestId: progress.requestId,
+      requestId: exchange.requestId,
       method: request.method as string,
-      path: query === -1 ? url : url.slice(0, query),
-      peer: peer.address,
+      path: pathOf(request.url as string),
+      peer: exchange.peer.address,
       rule: rule?.name ?? 'none',
-      code: progress.code === 'ok' && !complete ? 'caller_gone' : progress.code,
-      permitted: progress.permitted,
-      status: complete || (response.headersSent && progress.code !== 'ok') ? response.statusCode : 499,
+      code: exchange.code,
+      permitted: exchange.permitted,
+      status: statusSent(exchange),
       issuer: token?.issuerName,
       clientId: token?.clientId,
-      durationMs: endedMs - progress.startedMs,
-      decisionMs: (progress.decidedMs ?? endedMs) - progress.startedMs,
-      detail: progress.detail,
+      durationMs: endedMs - startedMs,
+      decisionMs: (decidedMs ?? endedMs) - startedMs,
+      detail: exchange.detail,
     })
   }
 }
+
+/** The status the caller got, or 499 when it left without one or before the upstream was through. */
+function statusSent({ response, code }: Exchange): number {
+  const sent = response.writableFinished || (response.headersSent && code !== 'caller_gone')
+  return sent ? response.statusCode : 499
+}
+
+/** The path of a target without its query, which may hold secrets. */
+function pathOf(target: string): string {
+  const query = target.indexOf('?')
+  return query === -1 ? target : target.slice(0, query)
+}
+
+/** A connection that breaks is seen by its response's end. */
+function ignore(): void {}
 
 /** Refuses what this version cannot carry, before anybody else has to think about it. */
 function checkSupported({ method, rawHeaders }: IncomingMessage, expectsContinue: boolean): void {
@@ -125,16 +134,16 @@ function readRequestId({ rawHeaders }: IncomingMessage, newRequestId: () => stri
   return count === 1 && value !== undefined && LEGAL_REQUEST_ID.test(value) ? value : newRequestId()
 }
 
+const PEER = Symbol('peer')
+
 /** The TCP neighbour, looked up once per connection. */
 function createPeers(isTrusted: (address: string) => boolean): (request: IncomingMessage) => Peer {
-  const peers = new WeakMap<object, Peer>()
-  return ({ socket }) => {
-    let peer = peers.get(socket)
-    if (peer === undefined) {
+  return (request) => {
+    const socket: IncomingMessage['socket'] & { [PEER]?: Peer } = request.socket
+    if (socket[PEER] === undefined) {
       const address = plainAddress(socket.remoteAddress ?? '')
-      peer = { address, trusted: address !== '' && isTrusted(address), scheme: 'http' }
-      peers.set(socket, peer)
+      socket[PEER] = { address, trusted: address !== '' && isTrusted(address), scheme: 'http' }
     }
-    return peer
+    return socket[PEER]
   }
 }

@@ -17,15 +17,17 @@ export interface VerifiedToken {
   readonly scopes: readonly string[]
   /** The OAuth client it was issued to, if the token says. */
   readonly clientId: string | undefined
+  /** The identity header fields once they were written (gate/identity.ts), so that a remembered token brings them along. */
+  identity: readonly string[] | undefined
 }
 
 export interface TokenVerifier {
   /**
-   * Verifies an access token, from memory when it was verified before.
+   * Verifies an access token; at once, without a promise, when it was verified before.
    *
-   * @throws Refusal for a token that is not genuine or not valid now; Unavailable when that cannot be told
+   * @throws (or rejects with) Refusal for a token that is not genuine or not valid now; Unavailable when that cannot be told
    */
-  verify(token: string): Promise<VerifiedToken>
+  verify(token: string): VerifiedToken | Promise<VerifiedToken>
 }
 
 export interface VerifierOptions {
@@ -57,13 +59,14 @@ export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
       claims,
       scopes: readScopes(claims),
       clientId: readClientId(claims),
+      identity: undefined,
     }
     cache.set(id, token)
     return token
   }
 
   return {
-    async verify(text) {
+    verify(text) {
       if (text.length > maxTokenBytes) throw refusal('token_too_large', { bytes: text.length })
       // The whole token, hashed: a shorter key would let two tokens share an entry, and the text itself would keep
       // credentials in memory for longer than the request that brought them.

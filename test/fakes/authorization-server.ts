@@ -2,7 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import Provider from 'oidc-provider'
-import MemoryAdapter from 'oidc-provider/lib/adapters/memory_adapter.js'
+import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js'
 import { createSigningKey, signJwt, type Alg, type SigningKey } from './signer.ts'
 
 export type FailureMode = '500' | 'hang' | 'reset' | 'html' | 'empty'
@@ -43,6 +43,9 @@ export interface AuthorizationServer {
   stop(): Promise<void>
   restart(): Promise<void>
 }
+
+/** One store for all generations of keys. */
+const store = createMemoryAdapter(0)
 
 export const SCOPES = 'read:orders write:orders admin'
 /** Claims of every access token, beside the standard ones. */
@@ -225,7 +228,7 @@ function toConfiguration({ keys, clients, audience, alg, accessTokenTtlSeconds }
   const bare = { redirect_uris: [], response_types: [], ...idToken }
   const lifetimes = ['AccessToken', 'AuthorizationCode', 'ClientCredentials', 'DeviceCode', 'Grant', 'IdToken']
   return {
-    adapter: MemoryAdapter,
+    adapter: store,
     jwks: {
       keys: keys.map(({ privateKey, jwk }) => ({ ...privateKey.export({ format: 'jwk' }), ...jwk })),
     },

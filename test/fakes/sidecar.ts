@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { stringify } from 'yaml'
 import { startApp, type App } from '../../src/app.ts'
 import { loadConfig } from '../../src/config/load.ts'
-import { createLog, type LogLevel } from '../../src/telemetry/log.ts'
+import { createLog } from '../../src/telemetry/log.ts'
 import type { Clock } from '../../src/util/clock.ts'
 
 /** A line of the log, parsed. */
@@ -54,7 +54,7 @@ export async function startSidecar({ config, clock }: SidecarSettings): Promise<
     lines.push(line)
     allOutput.push(line)
   }
-  const log = createLog(loaded.telemetry.log_level as LogLevel, { write })
+  const log = createLog(loaded.telemetry.log_level, { write })
   const app = await startApp({ config: loaded, env: process.env, log, version: 'test', ...(clock && { clock }) })
   const ops = `http://127.0.0.1:${app.ports.ops}`
   const logLines = () => lines.map((line) => JSON.parse(line) as LogLine)

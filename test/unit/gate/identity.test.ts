@@ -6,7 +6,7 @@ import type { VerifiedToken } from '../../../src/token/verifier.ts'
 const limits = { maxHeaderBytes: 1000, maxTotalBytes: 2000 }
 
 function tokenOf(claims: Record<string, unknown>, more: Partial<VerifiedToken> = {}): VerifiedToken {
-  return { claims, scopes: [], clientId: undefined, issuerName: 'main', ...more } as VerifiedToken
+  return { claims, scopes: [], clientId: undefined, identity: undefined, issuerName: 'main', ...more } as VerifiedToken
 }
 
 function encode(header: Partial<IdentityHeader>, claims: Record<string, unknown>): Record<string, string> {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { createTrust, plainAddress, toForwardedFields } from '../../../src/http/forwarded.ts'
+import { addForwardedFields, createTrust, plainAddress, type Peer } from '../../../src/http/forwarded.ts'
 
 const fields = [
   'Host',
@@ -11,6 +11,12 @@ const fields = [
   'X-Forwarded-Proto',
   'https',
 ]
+
+function toForwardedFields(fields: string[], peer: Peer): string[] {
+  const headers: string[] = []
+  addForwardedFields(headers, fields, peer)
+  return headers
+}
 
 describe('the forwarding fields', () => {
   it('from an untrusted peer are rebuilt from the connection alone', () => {
