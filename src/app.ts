@@ -81,7 +81,7 @@ export async function startApp({ config, env, log, version, clock = systemClock 
 }
 
 async function closeAll(runtime: Runtime, egress: { close(): Promise<void> }, metrics: Metrics): Promise<void> {
-  await runtime.close()
+  runtime.close()
   await egress.close()
   metrics.close()
 }

@@ -39,7 +39,7 @@ export interface Runtime {
   /** What must have happened before traffic is welcome. */
   readonly latches: readonly Latch[]
   start(): void
-  close(): Promise<void>
+  close(): void
 }
 
 /** Headers by which some frameworks take a request for one of another method than the rules decided on. */
@@ -63,7 +63,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
   })
   const { upstream: upstreamSettings } = config
   const upstream = createUpstream({
-    origin: upstreamSettings.url,
+    ...readOrigin(upstreamSettings.url),
     connectTimeoutMs: upstreamSettings.connect_timeout,
     responseTimeoutMs: upstreamSettings.response_timeout,
     idleTimeoutMs: upstreamSettings.idle_timeout,
@@ -87,11 +87,17 @@ export function createRuntime(context: RuntimeContext): Runtime {
       isOpen: () => issuer.status().state !== 'empty',
     })),
     start: () => issuers.forEach(({ issuer }) => issuer.start()),
-    async close() {
+    close() {
       for (const { issuer } of issuers) issuer.close()
-      await upstream.close()
+      upstream.close()
     },
   }
+}
+
+/** The address that connections go to. A name is resolved for each connection. */
+function readOrigin(url: string): { host: string; port: number } {
+  const { hostname, port } = new URL(url)
+  return { host: hostname.replace(/^\[|\]$/g, ''), port: port === '' ? 80 : Number(port) }
 }
 
 type IssuerSettings = Config['issuers'][number]

@@ -76,6 +76,7 @@ export const METRICS: readonly MetricDescription[] = [
     [],
     'Errors that are nobody else\'s fault; each has a log line "unexpected error".',
   ),
+  describe('counter', 'bearward_log_lines_dropped_total', [], 'Log lines lost because standard output was not read.'),
   describe('gauge', 'bearward_ready', [], '1 while readiness probes are answered with yes.'),
   describe('gauge', 'bearward_build_info', ['version', 'node'], 'Always 1; the labels tell what is running.'),
   describe('counter', 'process_cpu_seconds_total', [], 'User and system CPU time spent, in seconds.'),
@@ -89,7 +90,8 @@ type Labels = Readonly<Record<string, string>>
 
 /** The metrics of one process, to be updated by name of what happened. */
 export interface Metrics {
-  count(name: string, labels?: Labels): void
+  /** Adds `by`, 1 unless said otherwise. */
+  count(name: string, labels?: Labels, by?: number): void
   observe(name: string, seconds: number, labels?: Labels): void
   set(name: string, value: number, labels?: Labels): void
   /** Runs before each scrape, to set gauges that are read rather than tracked. */
@@ -134,7 +136,7 @@ export function createMetrics(version: string): Metrics {
   ]
 
   return {
-    count: (name, labels = {}) => counters.get(name)?.inc(labels),
+    count: (name, labels = {}, by = 1) => counters.get(name)?.inc(labels, by),
     observe: (name, seconds, labels = {}) => histograms.get(name)?.observe(labels, seconds),
     set: (name, value, labels = {}) => gauges.get(name)?.set(labels, value),
     onScrape: (collect) => void collectors.push(collect),

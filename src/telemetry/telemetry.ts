@@ -56,6 +56,13 @@ export interface TelemetryOptions {
 /** Creates the functions through which the rooms report. */
 export function createTelemetry({ log, metrics, accessLog, describeFetchError }: TelemetryOptions): Telemetry {
   let inFlight = 0
+  let droppedBefore = 0
+  metrics.onScrape(() => {
+    metrics.set('bearward_requests_in_flight', inFlight)
+    const dropped = log.droppedLines()
+    metrics.count('bearward_log_lines_dropped_total', {}, dropped - droppedBefore)
+    droppedBefore = dropped
+  })
   return {
     requestFinished: createOutcomeRecorder(log, metrics, accessLog),
 
@@ -68,7 +75,6 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
 
     inFlightChanged(change) {
       inFlight += change
-      metrics.set('bearward_requests_in_flight', inFlight)
     },
 
     tokenPresented: (result) => metrics.count('bearward_token_cache_total', { result }),

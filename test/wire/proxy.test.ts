@@ -206,6 +206,7 @@ describe('a request is refused', () => {
     ['host_invalid', 400, 'GET /a HTTP/1.1\r\nHost: a/b\r\n\r\n'],
     ['header_invalid', 400, 'GET /a HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n'],
     ['header_invalid', 400, 'GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n'],
+    ['header_invalid', 400, rawRequest('POST /a', 'Transfer-Encoding: gzip, chunked')],
     ['header_too_large', 431, rawRequest('GET /a', `X-Big: ${'x'.repeat(33_000)}`)],
     ['expectation_failed', 417, rawRequest('GET /a', 'Expect: something')],
     ['method_not_supported', 501, rawRequest('TRACE /a')],
