@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Latch } from './admin/health.ts'
 import type { Config } from './config/schema.ts'
@@ -20,6 +19,7 @@ import type { Telemetry } from './telemetry/telemetry.ts'
 import type { AcceptedIssuer } from './token/jwt.ts'
 import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
 import type { Clock } from './util/clock.ts'
+import { newRequestId } from './util/request-id.ts'
 
 /** What outlives one configuration and is lent to the rooms. */
 export interface RuntimeContext {
@@ -78,7 +78,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
       record: telemetry.requestFinished,
       onUnexpected: telemetry.unexpectedError,
       isTrustedPeer: createTrust(config.listen.trusted_proxies),
-      newRequestId: randomUUID,
+      newRequestId,
       onInFlight: telemetry.inFlightChanged,
     }),
     handleHelper: createConfiguredHelper(context, issuers, verifier),
@@ -210,6 +210,6 @@ function createConfiguredHelper(
     spendRefreshToken: createRefreshSpender(telemetry.exchangeCoalesced),
     record: telemetry.exchangeFinished,
     onUnexpected: telemetry.unexpectedError,
-    newRequestId: randomUUID,
+    newRequestId,
   })
 }
