@@ -166,9 +166,12 @@ describe('serve', () => {
   it('does not start when a secret cannot be read', async () => {
     const secret = join(folder, 'absent')
     const clients = { web: { client_id: 'web', client_secret: { file: secret } } }
-    const { code, stderr } = await run(['serve', '--config', writeConfig({ helper: { clients } })])
+    const changes = { helper: { clients }, target: { insecure_literal_paths: true } }
+    const { code, stdout, stderr } = await run(['serve', '--config', writeConfig(changes)])
     expect(code).toBe(78)
     expect(lines(stderr)).toEqual([`${secret}: the secret file cannot be read (ENOENT).`])
+    // What was logged before is not lost.
+    expect(lines(stdout).map((line) => JSON.parse(line) as LogLine)).toMatchObject([{ level: 'warn' }])
   })
 
   it.each(['proxy', 'ops', 'helper'])('names a taken port of %s and the way out', async (name) => {

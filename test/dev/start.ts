@@ -4,7 +4,7 @@
  */
 import { createServer } from 'node:net'
 import { parseArgs } from 'node:util'
-import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import type { AuthorizationServer } from '../fakes/authorization-server.ts'
 import { spawnBearward, type Bearward } from './bearward.ts'
 import { startSampleApi } from './sample-api.ts'
 import { renderWalkthrough, SERVICE_CLIENT, walkthrough, type Ports } from './walkthrough.ts'
@@ -87,6 +87,8 @@ async function run(argv: string[]): Promise<void> {
   const wanted = readPorts(argv)
   if (wanted === undefined) return void process.stdout.write(HELP)
   for (const name of ['proxy', 'helper', 'ops'] as const) await occupy(name, wanted[name], tryPort)
+  // Loaded late: --help, a wrong flag and a taken port need not wait for it.
+  const { startAuthorizationServer } = await import('../fakes/authorization-server.ts')
   const issuer = await occupy('issuer', wanted.issuer, (port) =>
     startAuthorizationServer({ port, development: true, serviceSecret: SERVICE_CLIENT.secret }),
   )
