@@ -126,7 +126,7 @@ function createConfiguredIssuer(settings: IssuerSettings, context: RuntimeContex
     issuer: settings.issuer,
     audiences: settings.audience,
     algorithms: new Set<string>(settings.algorithms),
-    types: new Set(settings.token_types.map((type) => type.toLowerCase())),
+    types: new Set(settings.token_types.map((type) => type.toLowerCase().replace(/^application\//, ''))),
     clockToleranceSeconds: settings.clock_tolerance / 1000,
   }
   return { settings, issuer, accepted: { expectation, keys: issuer.keys } }

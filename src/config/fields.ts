@@ -47,6 +47,7 @@ export function text(description: string, max = 2048) {
   const json = { type: 'string', minLength: 1, maxLength: max }
   return field({ text: description, kind: 'text', json }, (value) => {
     const string = readString(value, 'text')
+    if (string !== string.trim()) throw new FieldFault('must not begin or end with a space.')
     if (string.length > max) throw new FieldFault(`must not be longer than ${max} characters.`)
     return string
   })
@@ -154,6 +155,9 @@ export function url(description: string) {
   const json = { type: 'string', pattern: '^https?://' }
   return field({ text: description, kind: 'URL', json }, (value) => {
     const string = readString(value, 'a URL')
+    const scheme = /^(unix|h2c):/.exec(string)?.[1]
+    if (scheme !== undefined) throw new FieldFault(`begins with "${scheme}:", which is not supported yet; use http.`)
+    if (string !== string.trim()) throw new FieldFault('must not begin or end with a space.')
     const parsed = URL.canParse(string) ? new URL(string) : undefined
     if (parsed === undefined || !/^https?:$/.test(parsed.protocol))
       throw new FieldFault('must be an http or https URL.')
@@ -222,6 +226,11 @@ export function texts(description: string) {
 export function scalar(description: string) {
   const json = { type: ['string', 'number', 'boolean'] }
   return field({ text: description, kind: 'text, number, true or false', json }, (value) => {
+    if (typeof value === 'number' && (!Number.isFinite(value) || Math.abs(value) > Number.MAX_SAFE_INTEGER)) {
+      throw new FieldFault(
+        'must be a number that JSON can hold exactly; write a larger one as text, if the claim is text.',
+      )
+    }
     if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return value
     throw new FieldFault('must be text, a number, true or false.')
   })

@@ -190,8 +190,8 @@ const identity = section('How the backend learns who sent a request.', {
   prefix: v.optional(
     pattern(
       'Reserved prefix: every inbound header field that begins with it is removed, in any spelling.',
-      'lower-case, ending in "-", at least 3 characters',
-      /^[a-z][a-z0-9-]*-$/,
+      'lower-case, ending in "-", with at least 3 characters before',
+      /^[a-z][a-z0-9-]{2,60}-$/,
     ),
     'x-auth-',
   ),

@@ -6,8 +6,8 @@ import * as v from 'valibot'
 import { VARIABLES } from '../../src/config/env.ts'
 import type { FieldDoc } from '../../src/config/fields.ts'
 import { schema } from '../../src/config/schema.ts'
-import { CODES } from '../../src/errors.ts'
-import type { MetricDescription } from '../../src/telemetry/metrics.ts'
+import { CODES, GRANT_CODES } from '../../src/errors.ts'
+import { METRICS, type MetricDescription } from '../../src/telemetry/metrics.ts'
 
 type Json = Readonly<Record<string, unknown>>
 
@@ -125,6 +125,8 @@ export function renderReference(): Promise<string> {
       'list, `NAME` for a name of your choice. A key that is not listed here is an error.',
     settingsSection(),
     codesSection(),
+    grantCodesSection(),
+    metricsSection(METRICS),
     environmentSection(),
   ]
   return pretty(parts.join('\n\n'), 'markdown')
@@ -165,8 +167,16 @@ function codesSection(): string {
   return `## Codes\n\n${text}\n\n${head}\n${rows.join('\n')}`
 }
 
-/** Every metric with its labels; not part of the page until it is listed in {@link renderReference}. */
-export function metricsSection(metrics: readonly MetricDescription[]): string {
+function grantCodesSection(): string {
+  const rows = Object.entries(GRANT_CODES).map(([code, text]) => `| \`${code}\` | ${escape(text)} |`)
+  const text =
+    'The code of the token helper is in the member `code` of its answer, beside those of RFC 6749 §5.2, in the log line ' +
+    'and in the label `code` of `bearward_helper_exchanges_total`.'
+  return `## Codes of the token helper\n\n${text}\n\n| Code | Meaning |\n| --- | --- |\n${rows.join('\n')}`
+}
+
+/** Every metric with its labels. */
+function metricsSection(metrics: readonly MetricDescription[]): string {
   const rows = metrics.map(({ name, type, labels, help }) => {
     const names = labels.map((label) => `\`${label}\``).join(', ')
     return `| \`${name}\` | ${type} | ${names} | ${escape(help)} |`

@@ -98,3 +98,12 @@ it('variables that Kubernetes makes up for a Service of this name are no concern
   const env = { ...ENV, BEARWARD_PORT: 'tcp://10.0.0.1:80', BEARWARD_SERVICE_HOST: '10.0.0.1' }
   expect(loadConfig({ env })).toEqual(loadConfig({ env: ENV }))
 })
+
+describe('a setting that is no group', () => {
+  it('is not hidden by a variable that would go into it', () => {
+    writeFileSync(file, `${VALID}listen: 5\n`)
+    const [problem] = problemsOf({ file, env: { BEARWARD_OPS_LISTEN: ':9' } })
+    writeFileSync(file, VALID)
+    expect(problem).toMatchObject({ line: 7, path: 'listen', problem: 'must be a group of settings.' })
+  })
+})

@@ -202,3 +202,12 @@ describe('a secret in the wrong place', () => {
     expect(new ConfigError(problems).message).not.toContain('canary')
   })
 })
+
+describe('a file with very many problems', () => {
+  it('names the first ones and says how many more there are', () => {
+    const rules = Array.from({ length: 200 }, (_, i) => `  - { name: r${i}, exact: [x] }\n`).join('')
+    const problems = refuse(`${VALID}rules:\n${rules}`)
+    expect(problems).toHaveLength(51)
+    expect(problems.at(-1)?.problem).toBe('150 more problems are not shown.')
+  })
+})
