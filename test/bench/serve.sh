@@ -4,7 +4,8 @@
 # is at its default level, on standard output. Needs `npm run build`, unless MAIN names another file to run.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
-work=$(mktemp -d)
+work=${TMPDIR:-/tmp}/bearward-serve-$PORT
+mkdir -p "$work"
 cat > "$work/bearward.yaml" <<Y
 issuers:
   - name: bench
