@@ -74,6 +74,11 @@ const UNAVAILABILITIES = {
     description: 'The keys of the issuer are not available at the moment.',
     retryAfterSeconds: 5,
   },
+  overloaded: {
+    status: 503,
+    description: 'This server has more tokens to verify than it can at the moment.',
+    retryAfterSeconds: 1,
+  },
 } as const satisfies Record<string, CodeEntry>
 
 /** What went wrong between this server and the upstream. */
