@@ -41,8 +41,13 @@ const REFUSALS = {
   token_expired: invalidToken('The access token expired.'),
   token_not_yet_valid: invalidToken('The access token is not valid yet.'),
   token_from_the_future: invalidToken('The access token was issued in the future.'),
+  token_too_old: invalidToken('The access token was issued too long ago.'),
+  id_token_not_accepted: invalidToken(
+    'The token is an ID token, not an access token: an API takes access tokens only.',
+  ),
   audience_mismatch: invalidToken('The access token is not meant for this resource.'),
   claim_missing: invalidToken('The access token lacks a required claim.'),
+  claim_not_accepted: invalidToken('A claim of the access token is not accepted.'),
   claim_invalid: invalidToken('A claim of the access token has a value of the wrong type.'),
   scope_insufficient: {
     status: 403,

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { renderEffective } from '../config/effective.ts'
 import { loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
 import { readSecret } from '../config/secrets.ts'
@@ -14,21 +15,27 @@ export interface CheckConfigIo {
 /**
  * Checks a configuration and the files it names, without opening a port or a connection.
  *
- * @param argv - what follows the command's name: at most one file
+ * @param argv - what follows the command's name: at most one file, and `--effective`
  * @returns the exit code: 0 valid, 64 wrong usage, 78 problems found
  */
 export function checkConfig(argv: readonly string[], { stdout, stderr, env }: CheckConfigIo): number {
-  const flag = argv.find((argument) => argument.startsWith('-'))
-  if (flag !== undefined || argv.length > 1) {
+  const effective = argv.includes('--effective')
+  const files = argv.filter((argument) => argument !== '--effective')
+  const flag = files.find((argument) => argument.startsWith('-'))
+  if (flag !== undefined || files.length > 1) {
     stderr(
       `${flag === undefined ? 'Only one file can be checked' : `There is no option "${flag}"`}. See "bearward check-config --help".\n`,
     )
     return 64
   }
-  const [file] = argv
+  const [file] = files
   try {
     const loaded = loadConfigWithPlaces({ ...(file === undefined ? {} : { file }), env })
     const { config } = loaded
+    if (effective) {
+      stdout(renderEffective(config))
+      return 0
+    }
     checkFiles(loaded, env)
     for (const warning of configWarnings(config)) stdout(`warning: ${warning}\n`)
     stdout(`${file ?? 'The environment'} is valid: ${summarize(config)}.\n`)

@@ -60,15 +60,20 @@ function checkRule(rule: RuleConfig, i: number, rules: readonly RuleConfig[]): F
   if (rule.exact === undefined && rule.prefix === undefined) {
     faults.push({ path: at, problem: 'needs paths: "exact" or "prefix".' })
   }
-  if (rule.scopes !== undefined && rule.scopes.all === undefined && rule.scopes.any === undefined) {
-    faults.push({ path: [...at, 'scopes'], problem: 'asks for nothing: list scopes under "all" or "any".' })
+  for (const key of ['scopes', 'roles', 'permissions'] as const) {
+    const needed = rule[key]
+    if (needed === undefined || (needed.all ?? needed.any) !== undefined) continue
+    faults.push({ path: [...at, key], problem: `asks for nothing: list ${key} under "all" or "any".` })
   }
   return [...faults, ...checkAccess(rule, at)]
 }
 
-function checkAccess({ access, scopes, claims, prefix, insecure_catch_all: catchAll }: RuleConfig, at: Path): Fault[] {
+const NEEDS = ['scopes', 'roles', 'permissions', 'claims'] as const
+
+function checkAccess(rule: RuleConfig, at: Path): Fault[] {
+  const { access, prefix, insecure_catch_all: catchAll } = rule
   const faults: Fault[] = []
-  if (access === 'public' && (scopes ?? claims) !== undefined) {
+  if (access === 'public' && NEEDS.some((key) => rule[key] !== undefined)) {
     const problem = 'is public, so no token is looked at and scopes or claims would never be checked.'
     faults.push({ path: at, problem, hint: 'Use access: required.' })
   }

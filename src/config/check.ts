@@ -2,6 +2,7 @@ import { BlockList, isIP, isIPv6 } from 'node:net'
 import { checkRules } from './check-rules.ts'
 import type { Path } from './document.ts'
 import { nearest } from './nearest.ts'
+import { PRESET_SETTINGS } from './presets.ts'
 import { NAME, type Config } from './schema.ts'
 
 /** Something wrong at a place; load.ts adds file and line. */
@@ -53,7 +54,8 @@ type IssuerConfig = Config['issuers'][number]
 function checkIssuers({ issuers }: Config): Fault[] {
   return issuers.flatMap((issuer, i) => {
     const at: Path = ['issuers', i]
-    const faults: Fault[] = [...checkKeySource(issuer, at), ...checkIssuerUrls(issuer, at)]
+    const faults: Fault[] = [...checkTenants(issuer, at), ...checkPreset(issuer, at)]
+    faults.push(...checkKeySource(issuer, at), ...checkIssuerUrls(issuer, at))
     const twin = issuers.findIndex((other) => other.issuer === issuer.issuer)
     if (twin < i) {
       const hint = 'List the audiences in one entry.'
@@ -64,6 +66,22 @@ function checkIssuers({ issuers }: Config): Fault[] {
     }
     return faults
   })
+}
+
+function checkPreset(issuer: IssuerConfig, at: Path): Fault[] {
+  const faults = PRESET_SETTINGS[issuer.preset].check?.(issuer) ?? []
+  return faults.map((fault) => ({ ...fault, path: [...at, 'issuer'] }))
+}
+
+/** An issuer with a placeholder stands for many, and most of them are strangers. */
+function checkTenants({ issuer, tenants, insecure_any_tenant: any }: IssuerConfig, at: Path): Fault[] {
+  const isTemplate = issuer.includes('{tenantid}')
+  if (isTemplate && tenants === undefined && !any) {
+    const hint = 'List the ids of the tenants, or set insecure_any_tenant: true.'
+    return [{ path: at, problem: 'needs tenants: anybody can make a tenant and get tokens there.', hint }]
+  }
+  if (isTemplate || tenants === undefined) return []
+  return [{ path: [...at, 'tenants'], problem: 'is for an issuer that holds {tenantid}; this one names its tenant.' }]
 }
 
 function checkKeySource(issuer: IssuerConfig, at: Path): Fault[] {

@@ -3,6 +3,7 @@ import { ConfigError, type Problem } from '../errors.ts'
 import { checkConfig, type Fault } from './check.ts'
 import { readDocument, type ConfigDocument, type Path } from './document.ts'
 import { applyEnvironment, type Environment } from './env.ts'
+import { fillPreset } from './presets.ts'
 import { isSetting, parseGroups } from './parse.ts'
 import type { Config, ParsedConfig } from './schema.ts'
 
@@ -37,7 +38,7 @@ export function loadConfigWithPlaces({ file, env }: LoadOptions): LoadedConfig {
   const { values, origins, problems } = applyEnvironment(spellOut(document?.values), env, file)
   const locate = createLocator(document, file, origins)
 
-  const { groups, faults } = parseGroups(values)
+  const { groups, faults } = parseGroups(withPresets(values))
   const config = complete(groups, file)
   const empty = (document?.empty ?? [])
     .filter(isSetting)
@@ -77,6 +78,11 @@ function inOrder(problems: readonly Problem[]): Problem[] {
 /** The upstream may be written as its URL alone. */
 function spellOut(values: Record<string, unknown> | undefined): Record<string, unknown> | undefined {
   return typeof values?.['upstream'] === 'string' ? { ...values, upstream: { url: values['upstream'] } } : values
+}
+
+function withPresets(values: Record<string, unknown>): Record<string, unknown> {
+  const { issuers } = values
+  return Array.isArray(issuers) ? { ...values, issuers: issuers.map(fillPreset) } : values
 }
 
 function hintAt(path: string): string | undefined {

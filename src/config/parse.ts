@@ -28,7 +28,7 @@ export function parseGroups(values: Readonly<Record<string, unknown>>): Parsed {
 }
 
 /** The members of valibot's schemas that lead from one to the next. */
-interface Described {
+export interface Described {
   readonly type: string
   readonly entries?: Readonly<Record<string, Described>>
   readonly wrapped?: Described

@@ -2,6 +2,8 @@
  * Run by `npm run bench:rooms`: what one operation of a room costs, without sockets. For comparing a change with what was
  * there before, on one machine.
  */
+import { createTokenReader } from '../../src/http/authorization.ts'
+import { createExpectation } from '../fakes/expectation.ts'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { CodedError } from '../../src/errors.ts'
@@ -63,17 +65,17 @@ async function buildGate(rememberedTokens: number): Promise<Gate> {
   })
   jwks.start()
   await fetched.promise
-  const expectation = {
+  const expectation = createExpectation({
     name: 'bench',
     issuer: ISSUER,
-    audiences: [AUDIENCE],
+    audience: { claim: 'aud', values: [AUDIENCE] },
     algorithms: new Set(Object.keys(keys)),
     types: new Set(['at+jwt']),
-    clockToleranceSeconds: 30,
-  }
+  })
   const limits = { maxHeaderBytes: 8192, maxTotalBytes: 16_384 }
   return createGate({
     target: TARGET_OPTIONS,
+    readToken: createTokenReader('authorization'),
     matchRule: createRuleMatcher(rules(100), false),
     verifier: createTokenVerifier({
       issuers: [{ expectation, keys: jwks }],

@@ -32,13 +32,13 @@ describe('without a file', () => {
   it('the environment describes one issuer', () => {
     const { issuers, upstream } = loadConfig({ env: { ...ENV, BEARWARD_JWKS_URI: 'https://t.example/keys' } })
     expect(issuers).toHaveLength(1)
-    expect(issuers[0]).toMatchObject({ issuer: 'https://t.example/', audience: ['api'], name: 't.example' })
+    expect(issuers[0]).toMatchObject({ issuer: 'https://t.example/', audience: { values: ['api'] }, name: 't.example' })
     expect(issuers[0]?.jwks_uri).toBe('https://t.example/keys')
     expect(upstream.url).toBe('http://127.0.0.1:3000')
   })
 
   it.each(['a,b', 'a b', ' a , b '])('several audiences may be given: "%s"', (BEARWARD_AUDIENCE) => {
-    expect(loadConfig({ env: { ...ENV, BEARWARD_AUDIENCE } }).issuers[0]?.audience).toEqual(['a', 'b'])
+    expect(loadConfig({ env: { ...ENV, BEARWARD_AUDIENCE } }).issuers[0]?.audience.values).toEqual(['a', 'b'])
   })
 
   it('an empty variable counts as unset', () => {
