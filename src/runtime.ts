@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Latch } from './admin/health.ts'
+import { isLoopback } from './config/check.ts'
 import type { Config } from './config/schema.ts'
 import { readSecret } from './config/secrets.ts'
 import { createGate } from './gate/gate.ts'
@@ -234,5 +235,6 @@ function createConfiguredHelper(
     record: telemetry.exchangeFinished,
     onUnexpected: telemetry.unexpectedError,
     newRequestId,
+    loopbackOnly: isLoopback(config.listen.helper.host),
   })
 }
