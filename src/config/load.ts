@@ -111,8 +111,8 @@ function complete(parsed: ParsedConfig, file: string | undefined): Config {
     ...parsed,
     issuers: parsed.issuers.map((issuer) => ({
       ...issuer,
+      ...withAbsoluteFiles(issuer, base),
       name: issuer.name ?? nameOf(issuer.issuer),
-      ...(issuer.jwks_file === undefined ? {} : { jwks_file: resolve(base, issuer.jwks_file) }),
     })),
     identity: {
       ...parsed.identity,
@@ -125,6 +125,17 @@ function complete(parsed: ParsedConfig, file: string | undefined): Config {
       ),
     },
   }
+}
+
+const ISSUER_FILES = ['jwks_file', 'jwks_seed_file', 'jwks_bearer_token_file', 'ca_file'] as const
+
+function withAbsoluteFiles(issuer: ParsedConfig['issuers'][number], base: string) {
+  return Object.fromEntries(
+    ISSUER_FILES.flatMap((key) => {
+      const file = issuer[key]
+      return file === undefined ? [] : [[key, resolve(base, file)]]
+    }),
+  ) as Partial<Record<(typeof ISSUER_FILES)[number], string>>
 }
 
 type Client = ParsedConfig['helper']['clients'][string]
