@@ -1,13 +1,13 @@
-import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Latch } from './admin/health.ts'
 import type { Config } from './config/schema.ts'
 import { readSecret } from './config/secrets.ts'
 import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
-import { createRuleMatcher, type RuleOptions } from './gate/rules.ts'
+import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
 import { createHelperHandler } from './helper/handler.ts'
 import { createRefreshSpender, type HelperClient } from './helper/refresh.ts'
+import { createTokenReader } from './http/authorization.ts'
 import { createTrust } from './http/forwarded.ts'
 import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
@@ -18,9 +18,11 @@ import { createProxyHandler } from './proxy/handler.ts'
 import { createUpstream } from './proxy/upstream.ts'
 import type { RequestHandler } from './server/listener.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
-import type { AcceptedIssuer } from './token/jwt.ts'
+import type { Expectation } from './token/claims.ts'
+import type { AcceptedIssuer } from './token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
 import type { Clock } from './util/clock.ts'
+import { newRequestId } from './util/request-id.ts'
 
 /** What outlives one configuration and is lent to the rooms. */
 export interface RuntimeContext {
@@ -40,7 +42,7 @@ export interface Runtime {
   /** What must have happened before traffic is welcome. */
   readonly latches: readonly Latch[]
   start(): void
-  close(): Promise<void>
+  close(): void
 }
 
 /** Headers by which some frameworks take a request for one of another method than the rules decided on. */
@@ -67,7 +69,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
   })
   const { upstream: upstreamSettings } = config
   const upstream = createUpstream({
-    origin: upstreamSettings.url,
+    ...readOrigin(upstreamSettings.url),
     connectTimeoutMs: upstreamSettings.connect_timeout,
     responseTimeoutMs: upstreamSettings.response_timeout,
     idleTimeoutMs: upstreamSettings.idle_timeout,
@@ -83,7 +85,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
       record: telemetry.requestFinished,
       onUnexpected: telemetry.unexpectedError,
       isTrustedPeer: createTrust(config.listen.trusted_proxies),
-      newRequestId: randomUUID,
+      newRequestId,
       onInFlight: telemetry.inFlightChanged,
     }),
     handleHelper: createConfiguredHelper(context, issuers, verifier),
@@ -92,11 +94,18 @@ export function createRuntime(context: RuntimeContext): Runtime {
       isOpen: () => issuer.status().state !== 'empty',
     })),
     start: () => issuers.forEach(({ issuer }) => issuer.start()),
-    async close() {
+    close() {
       for (const { issuer } of issuers) issuer.close()
-      await Promise.all([upstream.close(), ...issuers.map(({ egress }) => egress !== context.egress && egress.close())])
+      for (const { egress } of issuers) if (egress !== context.egress) void egress.close()
+      upstream.close()
     },
   }
+}
+
+/** The address that connections go to. A name is resolved for each connection. */
+function readOrigin(url: string): { host: string; port: number } {
+  const { hostname, port } = new URL(url)
+  return { host: hostname.replace(/^\[|\]$/g, ''), port: port === '' ? 80 : Number(port) }
 }
 
 type IssuerSettings = Config['issuers'][number]
@@ -127,15 +136,28 @@ function createConfiguredIssuer(settings: IssuerSettings, context: RuntimeContex
     clock: context.clock,
     onFetch: context.telemetry.keysFetched,
   })
-  const expectation = {
+  const expectation = toExpectation(settings)
+  return { settings, issuer, accepted: { expectation, keys: issuer.keys }, egress }
+}
+
+function toExpectation(settings: IssuerSettings): Expectation {
+  return {
     name: settings.name,
     issuer: settings.issuer,
-    audiences: settings.audience,
+    aliases: settings.issuer_aliases,
+    tenants: settings.insecure_any_tenant ? 'any' : new Set(settings.tenants?.map((tenant) => tenant.toLowerCase())),
+    audience: settings.audience,
+    kind: settings.token_kind,
+    required: settings.required_claims.map(({ claim, any_of: anyOf }) => ({ path: claim, anyOf })),
+    forbidden: settings.forbidden_claims,
+    maxAgeSeconds: settings.max_token_age === undefined ? undefined : settings.max_token_age / 1000,
+    minIat: settings.min_iat,
+    roles: settings.roles,
+    permissions: settings.permissions,
     algorithms: new Set<string>(settings.algorithms),
-    types: new Set(settings.token_types.map((type) => type.toLowerCase())),
+    types: new Set(settings.token_types.map((type) => type.toLowerCase().replace(/^application\//, ''))),
     clockToleranceSeconds: settings.clock_tolerance / 1000,
   }
-  return { settings, issuer, accepted: { expectation, keys: issuer.keys }, egress }
 }
 
 function createConfiguredEgress({ ca_file: caFile }: IssuerSettings, { egress, env }: RuntimeContext): Egress {
@@ -149,6 +171,7 @@ function createConfiguredGate(config: Config, verifier: TokenVerifier, toIdentit
       allowSemicolon: config.target.insecure_allow_semicolon,
       allowEncodedSlash: config.target.insecure_allow_encoded_slash,
     },
+    readToken: createTokenReader(config.credentials.header),
     matchRule: createRuleMatcher(config.rules.map(toRuleOptions), config.target.insecure_literal_paths),
     verifier,
     toIdentity,
@@ -180,11 +203,18 @@ function toRuleOptions(rule: Config['rules'][number]): RuleOptions {
     allScopes: rule.scopes?.all ?? [],
     anyScope: rule.scopes?.any ?? [],
     claims: (rule.claims ?? []).map(({ claim, any_of }) => ({ path: claim, anyOf: any_of })),
+    roles: toNeeded(rule.roles),
+    permissions: toNeeded(rule.permissions),
   }
 }
 
-function createConfiguredFilter({ identity, rules }: Config) {
+function toNeeded(needed: Config['rules'][number]['roles']): Needed | undefined {
+  return needed && { all: needed.all ?? [], any: needed.any ?? [] }
+}
+
+function createConfiguredFilter({ identity, rules, credentials }: Config) {
   const names = [...defaultNames(identity.prefix), ...identity.headers.map(({ header }) => header), 'x-request-id']
+  if (credentials.header !== 'authorization' && !identity.forward_authorization) names.push(credentials.header)
   if (rules.some(({ methods }) => methods !== undefined)) names.push(...METHOD_OVERRIDES)
   return createRequestFieldFilter({
     identityPrefix: identity.prefix,
@@ -224,6 +254,6 @@ function createConfiguredHelper(
     spendRefreshToken: createRefreshSpender(telemetry.exchangeCoalesced),
     record: telemetry.exchangeFinished,
     onUnexpected: telemetry.unexpectedError,
-    newRequestId: randomUUID,
+    newRequestId,
   })
 }

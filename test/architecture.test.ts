@@ -26,7 +26,7 @@ const LEVEL: Readonly<Record<string, number>> = {
 
 /** Which files may import a package. A folder ends in `/`. */
 const FENCES: Readonly<Record<string, readonly string[]>> = {
-  undici: ['issuer/egress.ts', 'proxy/'],
+  undici: ['issuer/egress.ts'],
   jose: ['token/', 'helper/validate.ts'],
   oauth4webapi: ['helper/'],
   'lru-cache': ['token/cache.ts'],
@@ -43,7 +43,7 @@ const WORDS: readonly (readonly [RegExp, string, readonly string[]])[] = [
   [/Date\.now/, 'Date.now', ['util/clock.ts']],
   [/grantPermit\(/, 'grantPermit', ['gate/gate.ts', 'gate/permit.ts']],
   [/\.dispatch\(/, 'dispatch', ['proxy/forward.ts', 'proxy/upstream.ts']],
-  [/new URL\(/, 'new URL', ['config/', 'issuer/', 'main.ts']],
+  [/new URL\(/, 'new URL', ['config/', 'issuer/', 'runtime.ts', 'main.ts']],
   [/console\./, 'console', []],
 ]
 

@@ -2,6 +2,8 @@ import { startApp, StartError, type App } from '../app.ts'
 import { loadConfig } from '../config/load.ts'
 import { configWarnings } from '../config/warnings.ts'
 import { createLog } from '../telemetry/log.ts'
+import { createOutput } from '../telemetry/output.ts'
+import { systemClock } from '../util/clock.ts'
 
 export interface ServeOptions {
   /** The configuration file; without one the environment alone is read. */
@@ -19,6 +21,8 @@ export interface StopSignals {
   readonly second: Promise<void>
 }
 
+const STANDARD_OUTPUT = 1
+
 /**
  * Runs the sidecar until it is told to stop.
  *
@@ -27,14 +31,18 @@ export interface StopSignals {
  */
 export async function serve({ file, env, version, stderr }: ServeOptions, signals: StopSignals): Promise<number> {
   const config = loadConfig({ ...(file === undefined ? {} : { file }), env })
-  const log = createLog(config.telemetry.log_level)
+  const log = createLog({
+    level: config.telemetry.log_level,
+    clock: systemClock,
+    output: createOutput(STANDARD_OUTPUT),
+  })
   for (const warning of configWarnings(config)) log.warn(warning)
   let app: App
   try {
     app = await startApp({ config, env, log, version })
   } catch (error) {
-    if (!(error instanceof StartError)) throw error
     await log.flush()
+    if (!(error instanceof StartError)) throw error
     stderr(`${error.message}\n`)
     return 1
   }

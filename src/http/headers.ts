@@ -121,7 +121,6 @@ export function createRequestFieldFilter(options: RequestFieldOptions): RequestF
 
 function createClassifier(options: RequestFieldOptions): (name: string) => FieldKind {
   const managed = new Set(options.managedNames)
-  const memo = new Map<string, FieldKind>()
 
   const isOurs = (canonical: string) =>
     HOP_BY_HOP.has(canonical) ||
@@ -142,10 +141,16 @@ function createClassifier(options: RequestFieldOptions): (name: string) => Field
     return aliased && isEssential(canonical) ? 'drop' : 'keep'
   }
 
+  return memoize(classifyNew)
+}
+
+/** Remembers the answers for the names that occur first. */
+function memoize(classify: (name: string) => FieldKind): (name: string) => FieldKind {
+  const memo = new Map<string, FieldKind>()
   return (name) => {
     const known = memo.get(name)
     if (known !== undefined) return known
-    const kind = classifyNew(name)
+    const kind = classify(name)
     if (memo.size < MEMO_ENTRIES && name.length <= MEMO_NAME_LENGTH) memo.set(name, kind)
     return kind
   }
@@ -172,18 +177,25 @@ function withoutNamed(fields: FieldList, named: ReadonlySet<string>): string[] {
 }
 
 /**
- * The fields of an upstream's response that travel back to the caller, from the raw bytes undici read: hop-by-hop fields
- * and those named in `Connection` stay here (RFC 9110 §7.6.1). Bytes are kept as they are, one character each.
+ * The fields of an upstream's response that travel back to the caller: hop-by-hop fields and those named in `Connection`
+ * stay here (RFC 9110 §7.6.1).
+ *
+ * @param fields - flat list as received
  */
-export function keepResponseFields(raw: readonly Buffer[]): string[] {
+export function keepResponseFields(fields: FieldList): string[] {
   const kept: string[] = []
   let named: Set<string> | undefined
-  for (let i = 0; i + 1 < raw.length; i += 2) {
-    const name = (raw[i] as Buffer).toString('latin1')
-    const value = (raw[i + 1] as Buffer).toString('latin1')
-    const lower = name.toLowerCase()
-    if (lower === 'connection') named = addConnectionOptions(value, named)
-    else if (!HOP_BY_HOP.has(lower)) kept.push(name, value)
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string
+    const kind = classifyOfResponse(name)
+    if (kind === 'keep') kept.push(name, fields[i + 1] as string)
+    else if (kind === 'connection') named = addConnectionOptions(fields[i + 1] as string, named)
   }
   return named === undefined ? kept : withoutNamed(kept, named)
 }
+
+const classifyOfResponse = memoize((name): FieldKind => {
+  const lower = name.toLowerCase()
+  if (lower === 'connection') return 'connection'
+  return HOP_BY_HOP.has(lower) ? 'drop' : 'keep'
+})

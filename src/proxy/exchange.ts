@@ -22,8 +22,8 @@ export class Exchange implements Findings {
   /** Why it failed; `ok` as long as it did not. */
   code: Code | 'ok' = 'ok'
   detail: Detail | undefined
-  /** Ends the request to the upstream, while there is one. */
-  cancel: (() => void) | undefined
+  /** The request to the upstream, once there is one. */
+  carrier: { cancel(): void } | undefined
 
   constructor(parts: Pick<Exchange, 'request' | 'response' | 'requestId' | 'peer' | 'expectsContinue'>) {
     this.request = parts.request
@@ -33,6 +33,6 @@ export class Exchange implements Findings {
     this.expectsContinue = parts.expectsContinue
     this.decidedMs = undefined
     this.detail = undefined
-    this.cancel = undefined
+    this.carrier = undefined
   }
 }

@@ -1,142 +1,115 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { PassThrough, type Readable } from 'node:stream'
-import type { Dispatcher } from 'undici'
-import { refusal, UpstreamError, type CodedError, type UpstreamCode } from '../errors.ts'
+import type { CodedError } from '../errors.ts'
 import type { Permit } from '../gate/permit.ts'
 import { addForwardedFields } from '../http/forwarded.ts'
 import { findField, keepResponseFields, type RequestFieldFilter } from '../http/headers.ts'
+import type { ResponseHead } from '../http/response-head.ts'
+import type { Connection, UpstreamRequest } from './connection.ts'
 import type { Exchange } from './exchange.ts'
 import type { Upstream } from './upstream.ts'
 
 /**
  * Carries a permitted request to the upstream and its response back, streaming both bodies.
  *
- * @param onFailure - called once if it fails, with an UpstreamError (or a Refusal, for a request that undici will not send).
- * When the response had begun by then, the caller's connection was cut, so that the body cannot be mistaken for complete.
+ * @param onFailure - called once if it fails, with an UpstreamError. When the response had begun by then, the caller's
+ * connection was cut, so that the body cannot be mistaken for complete.
  */
-export type Forward = (permit: Permit, exchange: Exchange, onFailure: (error: CodedError) => void) => void
+export type Forward = (permit: Permit, exchange: Exchange, onFailure: FailureHandler) => void
+
+type FailureHandler = (exchange: Exchange, error: CodedError) => void
 
 /** Creates the one function that talks to the upstream. */
 export function createForward(upstream: Upstream, filter: RequestFieldFilter): Forward {
   return (permit, exchange, onFailure) => {
-    const { request, peer } = exchange
-    const fields = request.rawHeaders
-    const headers = filter(fields, peer.trusted)
-    addForwardedFields(headers, fields, peer)
-    headers.push('x-request-id', exchange.requestId)
-    for (const part of permit.identity) headers.push(part)
-    const carrier = new ResponseCarrier(exchange, onFailure)
-    exchange.cancel = () => carrier.cancel()
-    upstream.dispatch(
-      {
-        // The bytes decided on are the bytes forwarded.
-        path: request.url as string,
-        method: request.method as Dispatcher.HttpMethod,
-        headers,
-        body: hasBody(request) ? openBody(exchange) : null,
-      },
-      carrier,
-    )
+    const carrier = new Carrier(toHead(permit, exchange, filter), exchange, onFailure)
+    exchange.carrier = carrier
+    if (exchange.expectsContinue && carrier.body !== undefined) exchange.response.writeContinue()
+    upstream.dispatch(carrier)
   }
 }
 
-function hasBody({ rawHeaders }: IncomingMessage): boolean {
-  if (findField(rawHeaders, 'transfer-encoding').count > 0) return true
-  return (findField(rawHeaders, 'content-length').value ?? '0') !== '0'
+/** The head of the request to the upstream: what may travel on, then what only this server sets. */
+function toHead(permit: Permit, { request, requestId, peer }: Exchange, filter: RequestFieldFilter): string {
+  const { rawHeaders } = request
+  const fields = filter(rawHeaders, peer.trusted)
+  addForwardedFields(fields, rawHeaders, peer)
+  // The bytes decided on are the bytes forwarded.
+  let head = `${request.method as string} ${request.url as string} HTTP/1.1\r\n`
+  for (let i = 0; i < fields.length; i += 2) head += `${fields[i] as string}: ${fields[i + 1] as string}\r\n`
+  const { identity } = permit
+  for (let i = 0; i < identity.length; i += 2) head += `${identity[i] as string}: ${identity[i + 1] as string}\r\n`
+  if (isChunked(request)) head += 'transfer-encoding: chunked\r\n'
+  return `${head}x-request-id: ${requestId}\r\nconnection: keep-alive\r\n\r\n`
 }
 
-/**
- * The request body as a stream of its own: undici destroys the body of a request that fails, and destroying the request
- * itself would take the caller's connection along, and with it the answer.
- */
-function openBody({ request, response, expectsContinue, cancel }: Exchange): Readable {
-  if (expectsContinue) response.writeContinue()
-  const body = new PassThrough()
-  body.on('error', () => undefined)
-  request.on('error', () => cancel?.())
-  request.pipe(body)
-  // What is left of a body that the upstream did not want: read it, or the connection could not serve another request.
-  response.once('finish', () => {
-    if (!request.complete) request.unpipe().resume()
-  })
-  return body
+function isChunked({ rawHeaders }: IncomingMessage): boolean {
+  return findField(rawHeaders, 'transfer-encoding').count > 0
 }
 
-class ResponseCarrier implements Dispatcher.DispatchHandler {
+function hasBody(request: IncomingMessage): boolean {
+  return isChunked(request) || (findField(request.rawHeaders, 'content-length').value ?? '0') !== '0'
+}
+
+/** A body that is complete and not longer than this leaves in one piece with the header. */
+const SMALL_BODY_BYTES = 16 * 1024
+
+/** One request to the upstream, and the way of its response back to the caller. */
+class Carrier implements UpstreamRequest {
+  readonly head: string
+  readonly method: string
+  readonly body: IncomingMessage | undefined
+  readonly chunked: boolean
+  connection: Connection | undefined = undefined
+  cancelled = false
+  blocked = false
+  readonly #exchange: Exchange
   readonly #response: ServerResponse
-  readonly #onFailure: (error: CodedError) => void
-  #controller: Dispatcher.DispatchController | undefined
-  #cancelled = false
+  readonly #onFailure: FailureHandler
 
-  constructor({ response }: Exchange, onFailure: (error: CodedError) => void) {
-    this.#response = response
+  constructor(head: string, exchange: Exchange, onFailure: FailureHandler) {
+    const { request } = exchange
+    this.head = head
+    this.method = request.method as string
+    this.chunked = isChunked(request)
+    this.body = hasBody(request) ? request : undefined
+    this.#exchange = exchange
+    this.#response = exchange.response
     this.#onFailure = onFailure
   }
 
   /** The caller is gone: the upstream need not go on. */
   cancel(): void {
-    this.#cancelled = true
-    this.#controller?.abort(new UpstreamError('caller_gone'))
+    this.cancelled = true
+    this.connection?.cancel()
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller
-    if (this.#cancelled) controller.abort(new UpstreamError('caller_gone'))
+  onHead({ status, fields }: ResponseHead, followed: boolean): void {
+    this.#response.writeHead(status, keepResponseFields(fields))
+    // A body that came with the head leaves in one piece with it; a head that came alone must not wait.
+    if (!followed) this.#response.flushHeaders()
   }
 
-  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
-    if (status < 200) return
+  onData(chunk: Buffer, last: boolean): void {
     const response = this.#response
-    response.writeHead(status, keepResponseFields((controller.rawHeaders ?? []) as Buffer[]))
-    // A body that comes with the header leaves in one piece with it; a header that comes alone must not wait.
-    process.nextTick(() => {
-      if (!response.writableEnded) response.flushHeaders()
-    })
+    if (last) {
+      // As text it is joined with the header into one write; a view of the read buffer could not be kept anyway.
+      if (chunk.length <= SMALL_BODY_BYTES) response.end(chunk.toString('latin1'), 'latin1')
+      else response.end(Buffer.from(chunk))
+    } else if (!response.write(Buffer.from(chunk)) && !this.blocked) {
+      this.blocked = true
+      response.once('drain', () => {
+        this.blocked = false
+        this.connection?.resume()
+      })
+    }
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (this.#response.write(chunk)) return
-    controller.pause()
-    this.#response.once('drain', () => controller.resume())
-  }
-
-  onResponseEnd(): void {
+  onEnd(): void {
     this.#response.end()
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+  onFailure(error: CodedError): void {
     if (this.#response.headersSent) this.#response.destroy()
-    this.#onFailure(this.#cancelled ? new UpstreamError('caller_gone') : toCodedError(error))
+    this.#onFailure(this.#exchange, error)
   }
-}
-
-const CODE_OF: Readonly<Record<string, UpstreamCode>> = {
-  UND_ERR_CONNECT_TIMEOUT: 'upstream_timeout',
-  UND_ERR_HEADERS_TIMEOUT: 'upstream_timeout',
-  UND_ERR_BODY_TIMEOUT: 'upstream_timeout',
-  UND_ERR_SOCKET: 'upstream_reset',
-  ECONNRESET: 'upstream_reset',
-  EPIPE: 'upstream_reset',
-  UND_ERR_HEADERS_OVERFLOW: 'upstream_invalid_response',
-  UND_ERR_RES_CONTENT_LENGTH_MISMATCH: 'upstream_invalid_response',
-  UND_ERR_RES_EXCEEDED_MAX_SIZE: 'upstream_invalid_response',
-  ERR_INVALID_CHAR: 'upstream_invalid_response',
-  ERR_HTTP_INVALID_STATUS_CODE: 'upstream_invalid_response',
-  UND_ERR_REQ_CONTENT_LENGTH_MISMATCH: 'caller_gone',
-}
-
-/** undici's error as one of ours, by its code; the code goes to the log. */
-function toCodedError(error: Error): CodedError {
-  const code = readCode(error)
-  // undici checks the request once more before it sends it; what it will not send, the caller should not have sent.
-  if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED')
-    return refusal('header_invalid', { cause: code })
-  if (code.startsWith('HPE_')) return new UpstreamError('upstream_invalid_response', { cause: code })
-  return new UpstreamError(CODE_OF[code] ?? 'upstream_unreachable', { cause: code })
-}
-
-function readCode(error: Error): string {
-  if (error instanceof AggregateError && error.errors[0] instanceof Error) return readCode(error.errors[0])
-  const code = (error as { code?: unknown }).code
-  return typeof code === 'string' ? code : error.name
 }

@@ -56,7 +56,7 @@ export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler
     exchange.permitted = true
     // Whoever left while a signature was checked needs no answer.
     if (exchange.response.destroyed) return
-    forward(permit, exchange, (error) => fail(exchange, error))
+    forward(permit, exchange, fail)
   }
 
   /** The single catch: an error becomes a code, and the code a response if there is still somebody to send it to. */
@@ -82,7 +82,7 @@ export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler
     const endedMs = performance.now()
     const complete = response.writableFinished
     if (!complete) {
-      exchange.cancel?.()
+      exchange.carrier?.cancel()
       if (exchange.code === 'ok') exchange.code = 'caller_gone'
     }
     options.record({
@@ -123,6 +123,11 @@ function checkSupported({ method, rawHeaders }: IncomingMessage, expectsContinue
   // A TRACE would show the caller what we add to its request.
   if (method === 'TRACE') throw refusal('method_not_supported', { method })
   if (findField(rawHeaders, 'upgrade').count > 0) throw refusal('upgrade_not_supported')
+  const coding = findField(rawHeaders, 'transfer-encoding')
+  // Node undoes chunks and nothing else: a body in another coding would arrive without the field that says so.
+  if (coding.count > 1 || (coding.value ?? 'chunked').toLowerCase() !== 'chunked') {
+    throw refusal('header_invalid', { reason: 'transfer-encoding' })
+  }
   if (!expectsContinue && findField(rawHeaders, 'expect').count > 0) throw refusal('expectation_failed')
 }
 

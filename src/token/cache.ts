@@ -37,8 +37,8 @@ export function createTokenCache({ maxEntries, maxBytes }: TokenCacheOptions): T
   return {
     get: (id) => cache.get(id),
     set(id, token) {
-      const { claims, scopes, identity } = token
-      cache.set(id, token, { size: ENTRY_BYTES + estimateBytes([claims, scopes, identity]) })
+      const { claims, scopes, roles, permissions, identity } = token
+      cache.set(id, token, { size: ENTRY_BYTES + estimateBytes([claims, scopes, roles, permissions, identity]) })
     },
     status: () => ({ entries: cache.size, bytes: cache.calculatedSize }),
   }

@@ -5,7 +5,7 @@ import { stringify } from 'yaml'
 import { startApp, type App } from '../../src/app.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { createLog } from '../../src/telemetry/log.ts'
-import type { Clock } from '../../src/util/clock.ts'
+import { systemClock, type Clock } from '../../src/util/clock.ts'
 
 /** A line of the log, parsed. */
 export type LogLine = Readonly<Record<string, unknown>>
@@ -54,7 +54,8 @@ export async function startSidecar({ config, clock }: SidecarSettings): Promise<
     lines.push(line)
     allOutput.push(line)
   }
-  const log = createLog(loaded.telemetry.log_level, { write })
+  const output = { write, flush: () => Promise.resolve(), dropped: () => 0 }
+  const log = createLog({ level: loaded.telemetry.log_level, clock: systemClock, output })
   const app = await startApp({ config: loaded, env: process.env, log, version: 'test', ...(clock && { clock }) })
   const ops = `http://127.0.0.1:${app.ports.ops}`
   const logLines = () => lines.map((line) => JSON.parse(line) as LogLine)

@@ -215,7 +215,7 @@ describe('a set that is merely odd', () => {
     ['keys without kid', JSON.stringify({ keys: [nameless, ed.jwk] }), () => [[key, { kid: undefined }], [ed]], []],
     [
       'more than keys',
-      JSON.stringify({ public_cert: {}, keys: [{ ...key.jwk, x5c: ['AAAA'], issuer: 'x' }] }),
+      JSON.stringify({ public_cert: {}, keys: [{ ...key.jwk, x5c: ['AAAA'], issuer: ISSUER }] }),
       () => [[key]],
       [],
     ],

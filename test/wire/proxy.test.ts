@@ -21,6 +21,7 @@ beforeAll(async () => {
         { name: 'admin', prefix: ['/admin'], scopes: { all: ['admin'] } },
         { name: 'either', prefix: ['/either'], scopes: { any: ['admin', 'read:orders'] } },
         { name: 'org', prefix: ['/org'], claims: [{ claim: 'org_id', any_of: ['org_2'] }] },
+        { name: 'roles', prefix: ['/roles'], roles: { any: ['boss'] }, permissions: { all: ['a'] } },
         { name: 'write', prefix: ['/orders'], methods: ['POST'], scopes: { all: ['write:orders'] } },
       ],
       identity: {
@@ -157,6 +158,14 @@ describe('a rule', () => {
     expect((await get('/org', issuer.signAccessToken({ org_id: ['org_1', 'org_2'] }))).status).toBe(200)
   })
 
+  it('may ask for roles and permissions, which scopes of the same name are not', async () => {
+    const call = async (claims: Record<string, unknown>) => get('/roles', issuer.signAccessToken(claims))
+    expect((await call({ roles: ['boss'], permissions: ['a', 'b'] })).status).toBe(200)
+    upstream.requests.splice(0)
+    expect(await refusal(await call({ scope: 'boss a' }))).toBe('claims_forbidden')
+    expect(await refusal(await call({ roles: ['boss'], permissions: ['b'] }))).toBe('claims_forbidden')
+  })
+
   it('may be for some methods, which a header cannot change', async () => {
     const token = issuer.signAccessToken()
     expect(await refusal(await get('/orders', token, { method: 'POST' }))).toBe('scope_insufficient')
@@ -206,6 +215,7 @@ describe('a request is refused', () => {
     ['host_invalid', 400, 'GET /a HTTP/1.1\r\nHost: a/b\r\n\r\n'],
     ['header_invalid', 400, 'GET /a HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n'],
     ['header_invalid', 400, 'GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n'],
+    ['header_invalid', 400, rawRequest('POST /a', 'Transfer-Encoding: gzip, chunked')],
     ['header_too_large', 431, rawRequest('GET /a', `X-Big: ${'x'.repeat(33_000)}`)],
     ['expectation_failed', 417, rawRequest('GET /a', 'Expect: something')],
     ['method_not_supported', 501, rawRequest('TRACE /a')],

@@ -3,7 +3,7 @@ import { createTokenCache } from '../../../src/token/cache.ts'
 import type { VerifiedToken } from '../../../src/token/verifier.ts'
 
 function token(claims: Record<string, unknown>, identity?: readonly string[]): VerifiedToken {
-  const parts = { issuerName: 'main', claims, scopes: [], clientId: undefined, identity }
+  const parts = { issuerName: 'main', claims, scopes: [], roles: [], permissions: [], clientId: undefined, identity }
   return parts as unknown as VerifiedToken
 }
 

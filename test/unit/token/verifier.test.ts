@@ -1,9 +1,10 @@
+import { createExpectation } from '../../fakes/expectation.ts'
 import { createHmac } from 'node:crypto'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { CodedError } from '../../../src/errors.ts'
 import { createJwksCache } from '../../../src/issuer/jwks-cache.ts'
 import { readJwks } from '../../../src/issuer/jwks.ts'
-import type { AcceptedIssuer } from '../../../src/token/jwt.ts'
+import type { AcceptedIssuer } from '../../../src/token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from '../../../src/token/verifier.ts'
 import { createFakeClock } from '../../fakes/clock.ts'
 import {
@@ -56,14 +57,7 @@ beforeEach(async () => {
     await fetched.promise
   }
   accepted = {
-    expectation: {
-      name: 'main',
-      issuer: ISSUER,
-      audiences: [AUDIENCE],
-      algorithms: new Set(['ES256', 'RS256', 'PS256', 'EdDSA']),
-      types: new Set(['at+jwt', 'jwt', 'absent']),
-      clockToleranceSeconds: 30,
-    },
+    expectation: createExpectation({ issuer: ISSUER, audience: { claim: 'aud', values: [AUDIENCE] } }),
     keys,
   }
   verifier = createTokenVerifier({
@@ -350,7 +344,12 @@ describe('a remembered token', () => {
     const token = signJwt(key, claims())
     await verifier.verify(token)
     const stricter = createTokenVerifier({
-      issuers: [{ ...accepted, expectation: { ...accepted.expectation, audiences: ['https://other.test'] } }],
+      issuers: [
+        {
+          ...accepted,
+          expectation: { ...accepted.expectation, audience: { claim: 'aud', values: ['https://other.test'] } },
+        },
+      ],
       maxTokenBytes: 16 * 1024,
       cacheEntries: 100,
       cacheBytes: 1024 * 1024,

@@ -1,0 +1,233 @@
+import type { IncomingMessage } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import { UpstreamError, type CodedError, type UpstreamCode } from '../errors.ts'
+import { ResponseFault } from '../http/response-head.ts'
+import { ResponseReader, type ResponseSink } from './response-reader.ts'
+
+/** One request for the upstream, and who takes its response. */
+export interface UpstreamRequest extends ResponseSink {
+  readonly method: string
+  /** Request line and header fields with the empty line, one character per byte. */
+  readonly head: string
+  /** The caller's request when it has a body to be sent on. */
+  readonly body: IncomingMessage | undefined
+  /** Whether the body is sent in chunks rather than as the Content-Length in `head` says. */
+  readonly chunked: boolean
+  /** The caller left, and the answer is not wanted any more. */
+  readonly cancelled: boolean
+  /** Whether the caller cannot take more of the response for now. Whoever clears it calls `resume()`. */
+  readonly blocked: boolean
+  /** Where it was sent. */
+  connection: Connection | undefined
+  /** Called once when there is no complete response. */
+  onFailure(error: CodedError): void
+}
+
+export interface ConnectionOptions {
+  readonly host: string
+  readonly port: number
+  /** All in milliseconds. */
+  readonly connectTimeoutMs: number
+  /** From the last byte of the request to the head of the response. */
+  readonly responseTimeoutMs: number
+  /** Longest silence within a body; 0 for none. */
+  readonly idleTimeoutMs: number
+}
+
+/** What the pool is told by its connections. */
+export interface ConnectionOwner {
+  /** The response is complete and the connection may carry another request. */
+  onIdle(connection: Connection): void
+  onClosed(connection: Connection): void
+  /** A request whose fate is known to be unharmed: nothing came back on a connection used before. */
+  onStale(request: UpstreamRequest): void
+}
+
+/** Shared by all connections: what is read into it is used up before the next read. */
+const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024)
+/** Methods that may be sent again when nothing came back (RFC 9110 §9.2.2). */
+const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
+const CRLF = '\r\n'
+
+/** One connection to the upstream: carries one request at a time. */
+export class Connection {
+  readonly #socket: Socket
+  readonly #options: ConnectionOptions
+  readonly #owner: ConnectionOwner
+  readonly #reader = new ResponseReader()
+  readonly #connectTimer: NodeJS.Timeout
+  #request: UpstreamRequest | undefined
+  #connected = false
+  #sent = 0
+  #uploading = false
+  #closed = false
+  /** When the request under way has waited too long, by `performance.now()`. */
+  #deadlineMs = Infinity
+  /** Since when it carries nothing. */
+  idleSinceMs = 0
+  /** How long it may be idle, as the server announced. */
+  keepAliveMs = Infinity
+
+  constructor(options: ConnectionOptions, owner: ConnectionOwner) {
+    this.#options = options
+    this.#owner = owner
+    const { host, port } = options
+    const socket = connect({
+      host,
+      port,
+      noDelay: true,
+      onread: { buffer: READ_BUFFER, callback: (bytes) => this.#read(bytes) },
+    })
+    this.#socket = socket
+    this.#connectTimer = setTimeout(() => this.#fail('upstream_timeout', 'connect'), options.connectTimeoutMs)
+    socket.once('connect', () => {
+      this.#connected = true
+      clearTimeout(this.#connectTimer)
+    })
+    socket.on('drain', () => this.#resumeUpload())
+    socket.on('end', () => this.#end())
+    socket.on('error', (error: NodeJS.ErrnoException) => this.#fail(toCode(error), error.code ?? error.name))
+    socket.on('close', () => this.#fail('upstream_reset', 'closed'))
+  }
+
+  /** Sends a request; the connection must be idle. */
+  send(request: UpstreamRequest): void {
+    this.#request = request
+    request.connection = this
+    this.#sent += 1
+    this.#reader.expect(request.method, request)
+    this.#socket.write(request.head, 'latin1')
+    this.#deadlineMs = performance.now() + this.#options.responseTimeoutMs
+    if (request.body !== undefined) this.#upload(request.body, request.chunked)
+  }
+
+  /** Gives up the request under way, and the connection with it. */
+  cancel(): void {
+    this.#fail('caller_gone', 'cancelled')
+  }
+
+  /** The caller can take more of the response. */
+  resume(): void {
+    this.#touch()
+    this.#socket.resume()
+  }
+
+  /** Closes the connection; a request under way fails. */
+  close(): void {
+    this.#fail('upstream_reset', 'shutdown')
+  }
+
+  /** Ends the request under way if it has waited too long. */
+  checkDeadline(nowMs: number): void {
+    if (nowMs < this.#deadlineMs || this.#request?.blocked === true) return
+    this.#fail('upstream_timeout', this.#reader.begun ? 'idle' : 'response')
+  }
+
+  #read(bytes: number): boolean {
+    if (this.#request === undefined) {
+      this.#fail('upstream_invalid_response', 'bytes that nobody asked for')
+      return false
+    }
+    try {
+      this.#reader.read(bytes === READ_BUFFER.length ? READ_BUFFER : READ_BUFFER.subarray(0, bytes))
+    } catch (error) {
+      if (!(error instanceof ResponseFault)) throw error
+      this.#fail('upstream_invalid_response', error.message)
+      return false
+    }
+    if (this.#reader.busy) this.#touch()
+    else this.#complete()
+    return this.#request?.blocked !== true
+  }
+
+  #touch(): void {
+    const { idleTimeoutMs } = this.#options
+    if (this.#reader.begun) this.#deadlineMs = idleTimeoutMs === 0 ? Infinity : performance.now() + idleTimeoutMs
+  }
+
+  #end(): void {
+    if (this.#reader.busy && this.#reader.end()) this.#complete()
+    this.#fail('upstream_reset', 'closed')
+  }
+
+  #complete(): void {
+    this.#detach()
+    this.keepAliveMs = this.#reader.keepAliveMs ?? Infinity
+    // A request that the server did not want to the end leaves the connection in the middle of it.
+    if (this.#uploading || !this.#reader.reusable) return this.#destroy()
+    this.#owner.onIdle(this)
+  }
+
+  #upload(body: IncomingMessage, chunked: boolean): void {
+    this.#uploading = true
+    this.#deadlineMs = Infinity
+    body.on('error', ignore)
+    body.on('data', (chunk: Buffer) => {
+      if (this.#request?.body !== body) return
+      if (chunked) this.#socket.write(chunk.length.toString(16) + CRLF, 'latin1')
+      const more = this.#socket.write(chunk)
+      if (chunked) this.#socket.write(CRLF, 'latin1')
+      if (more) return
+      // From here on it is the upstream that is slow.
+      this.#deadlineMs = performance.now() + this.#options.responseTimeoutMs
+      body.pause()
+    })
+    body.on('end', () => {
+      if (this.#request?.body !== body) return
+      this.#uploading = false
+      if (chunked) this.#socket.write('0\r\n\r\n', 'latin1')
+      if (!this.#reader.begun) this.#deadlineMs = performance.now() + this.#options.responseTimeoutMs
+    })
+  }
+
+  #resumeUpload(): void {
+    if (!this.#uploading) return
+    this.#deadlineMs = Infinity
+    this.#request?.body?.resume()
+  }
+
+  #fail(code: UpstreamCode, cause: string): void {
+    if (this.#closed) return
+    const request = this.#detach()
+    const stale = request !== undefined && code === 'upstream_reset' && this.#isStale(request)
+    this.#destroy()
+    if (request === undefined) return
+    if (stale) this.#owner.onStale(request)
+    else request.onFailure(new UpstreamError(this.#connected ? code : toConnectCode(code), { cause }))
+  }
+
+  #detach(): UpstreamRequest | undefined {
+    const request = this.#request
+    this.#request = undefined
+    this.#deadlineMs = Infinity
+    if (request !== undefined) request.connection = undefined
+    // What is left of a body that nobody wants: it is read, or the caller's connection could not serve another request.
+    if (this.#uploading) request?.body?.resume()
+    return request
+  }
+
+  /** The server closed an idle connection just as the next request was sent: the oldest race of keep-alive. */
+  #isStale({ method, body }: UpstreamRequest): boolean {
+    return this.#sent > 1 && !this.#reader.begun && body === undefined && IDEMPOTENT.has(method)
+  }
+
+  #destroy(): void {
+    if (this.#closed) return
+    this.#closed = true
+    clearTimeout(this.#connectTimer)
+    this.#socket.destroy()
+    this.#owner.onClosed(this)
+  }
+}
+
+function ignore(): void {}
+
+/** Before a connection stands, whatever ends it means that the upstream cannot be reached. */
+function toConnectCode(code: UpstreamCode): UpstreamCode {
+  return code === 'upstream_reset' ? 'upstream_unreachable' : code
+}
+
+function toCode({ code }: NodeJS.ErrnoException): UpstreamCode {
+  if (code === 'ETIMEDOUT') return 'upstream_timeout'
+  return code === 'ECONNRESET' || code === 'EPIPE' ? 'upstream_reset' : 'upstream_unreachable'
+}
