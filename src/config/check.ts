@@ -78,8 +78,9 @@ function checkIssuerUrls(issuer: IssuerConfig, at: Path): Fault[] {
 
 function checkUpstream({ upstream }: Config): Fault[] {
   const { protocol, pathname, search } = new URL(upstream.url)
-  if (protocol !== 'http:') return [{ path: ['upstream', 'url'], problem: 'must be http; https is not supported yet.' }]
-  if (pathname !== '/' || search !== '' || upstream.url.endsWith('/')) {
+  if (protocol === 'https:')
+    return [{ path: ['upstream', 'url'], problem: 'must be http; https is not supported yet.' }]
+  if (!/^\/?$/.test(pathname) || search !== '' || upstream.url.endsWith('/')) {
     const hint = 'Targets are forwarded as they are.'
     return [
       { path: ['upstream', 'url'], problem: 'must be an origin, without a path, slash or query at its end.', hint },
