@@ -1,12 +1,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Latch } from './admin/health.ts'
+import { isLoopback } from './config/check.ts'
 import type { Config } from './config/schema.ts'
 import { readSecret } from './config/secrets.ts'
 import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames } from './gate/identity.ts'
-import { createRuleMatcher, type RuleOptions } from './gate/rules.ts'
+import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
 import { createHelperHandler } from './helper/handler.ts'
 import { createRefreshSpender, type HelperClient } from './helper/refresh.ts'
+import { createTokenReader } from './http/authorization.ts'
 import { createTrust } from './http/forwarded.ts'
 import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
 import type { Egress } from './issuer/egress.ts'
@@ -17,7 +19,8 @@ import { createProxyHandler } from './proxy/handler.ts'
 import { createUpstream, type Upstream } from './proxy/upstream.ts'
 import type { CallerHandler } from './server/caller.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
-import type { AcceptedIssuer } from './token/jwt.ts'
+import type { Expectation } from './token/claims.ts'
+import type { AcceptedIssuer } from './token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
 import type { Clock } from './util/clock.ts'
 import { newRequestId } from './util/request-id.ts'
@@ -89,7 +92,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
 }
 
 function createConfiguredUpstream({ upstream: settings }: Config): Upstream {
-  const create = settings.url.startsWith('h2c:') ? createHttp2Upstream : createUpstream
+  const create = new URL(settings.url).protocol === 'h2c:' ? createHttp2Upstream : createUpstream
   return create({
     ...readOrigin(settings.url),
     connectTimeoutMs: settings.connect_timeout,
@@ -126,15 +129,28 @@ function createConfiguredIssuer(settings: IssuerSettings, context: RuntimeContex
     clock: context.clock,
     onFetch: context.telemetry.keysFetched,
   })
-  const expectation = {
+  const expectation = toExpectation(settings)
+  return { settings, issuer, accepted: { expectation, keys: issuer.keys } }
+}
+
+function toExpectation(settings: IssuerSettings): Expectation {
+  return {
     name: settings.name,
     issuer: settings.issuer,
-    audiences: settings.audience,
+    aliases: settings.issuer_aliases,
+    tenants: settings.insecure_any_tenant ? 'any' : new Set(settings.tenants?.map((tenant) => tenant.toLowerCase())),
+    audience: settings.audience,
+    kind: settings.token_kind,
+    required: settings.required_claims.map(({ claim, any_of: anyOf }) => ({ path: claim, anyOf })),
+    forbidden: settings.forbidden_claims,
+    maxAgeSeconds: settings.max_token_age === undefined ? undefined : settings.max_token_age / 1000,
+    minIat: settings.min_iat,
+    roles: settings.roles,
+    permissions: settings.permissions,
     algorithms: new Set<string>(settings.algorithms),
-    types: new Set(settings.token_types.map((type) => type.toLowerCase())),
+    types: new Set(settings.token_types.map((type) => type.toLowerCase().replace(/^application\//, ''))),
     clockToleranceSeconds: settings.clock_tolerance / 1000,
   }
-  return { settings, issuer, accepted: { expectation, keys: issuer.keys } }
 }
 
 function createConfiguredGate(config: Config, verifier: TokenVerifier) {
@@ -144,6 +160,7 @@ function createConfiguredGate(config: Config, verifier: TokenVerifier) {
       allowSemicolon: config.target.insecure_allow_semicolon,
       allowEncodedSlash: config.target.insecure_allow_encoded_slash,
     },
+    readToken: createTokenReader(config.credentials.header),
     matchRule: createRuleMatcher(config.rules.map(toRuleOptions), config.target.insecure_literal_paths),
     verifier,
     toIdentity: createIdentityEncoder({
@@ -171,11 +188,18 @@ function toRuleOptions(rule: Config['rules'][number]): RuleOptions {
     allScopes: rule.scopes?.all ?? [],
     anyScope: rule.scopes?.any ?? [],
     claims: (rule.claims ?? []).map(({ claim, any_of }) => ({ path: claim, anyOf: any_of })),
+    roles: toNeeded(rule.roles),
+    permissions: toNeeded(rule.permissions),
   }
 }
 
-function createConfiguredFilter({ identity, rules }: Config) {
+function toNeeded(needed: Config['rules'][number]['roles']): Needed | undefined {
+  return needed && { all: needed.all ?? [], any: needed.any ?? [] }
+}
+
+function createConfiguredFilter({ identity, rules, credentials }: Config) {
   const names = [...defaultNames(identity.prefix), ...identity.headers.map(({ header }) => header), 'x-request-id']
+  if (credentials.header !== 'authorization' && !identity.forward_authorization) names.push(credentials.header)
   if (rules.some(({ methods }) => methods !== undefined)) names.push(...METHOD_OVERRIDES)
   return createRequestFieldFilter({
     identityPrefix: identity.prefix,
@@ -216,5 +240,6 @@ function createConfiguredHelper(
     record: telemetry.exchangeFinished,
     onUnexpected: telemetry.unexpectedError,
     newRequestId,
+    loopbackOnly: isLoopback(config.listen.helper.host),
   })
 }

@@ -14,9 +14,9 @@ import {
   section,
   size,
   text,
-  texts,
   url,
 } from './fields.ts'
+import { claimSettings } from './claim-settings.ts'
 
 const ALGORITHMS = [
   ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const),
@@ -41,7 +41,7 @@ const issuer = section('An authorization server whose access tokens are accepted
   issuer: text(
     'The issuer exactly as its tokens name it in `iss`, slash at the end included: it is compared character by character.',
   ),
-  audience: texts('What `aud` of a token must contain one of: the identifier of this API at the issuer.'),
+  ...claimSettings,
   jwks_uri: v.optional(url('Where the keys are. Default: whatever the metadata of the issuer says.')),
   jwks_file: v.optional(text('A file with the keys (a JWK Set), instead of an address. Read again on every refresh.')),
   discovery_url: v.optional(
@@ -87,25 +87,18 @@ const issuer = section('An authorization server whose access tokens are accepted
 })
 
 const upstream = section('The backend. May be written as the URL alone.', {
-  url: url(
-    'Origin of the backend, such as http://127.0.0.1:3000, or h2c://127.0.0.1:50051 for one that speaks HTTP/2, as gRPC ' +
-      'does. Write 127.0.0.1, not localhost.',
-    ['http', 'https', 'h2c'],
-  ),
+  url: url('Origin of the backend: http://127.0.0.1:3000, or h2c:// for HTTP/2 and gRPC. Not localhost.', [
+    'http',
+    'https',
+    'h2c',
+  ]),
   connect_timeout: v.optional(duration('Time to connect; then 504.', '50ms', '60s'), '3s'),
   response_timeout: v.optional(duration('Time until the response header; then 504.', '1s', '1h'), '60s'),
   idle_timeout: v.optional(
     duration('Longest silence within a response body; then the response is cut. 0s for no limit.', '0s', '24h'),
     '15m',
   ),
-  connections: v.optional(
-    count(
-      'Most connections to the backend. Further requests wait for one. With h2c a connection carries many at a time.',
-      1,
-      10_000,
-    ),
-    256,
-  ),
+  connections: v.optional(count('Most connections to the backend. Further requests wait for one.', 1, 10_000), 256),
 })
 
 const listen = section('The addresses to listen on. Port 0 picks any free one.', {
@@ -126,6 +119,12 @@ const listen = section('The addresses to listen on. Port 0 picks any free one.',
     false,
   ),
 })
+
+function needed(description: string) {
+  const all = v.optional(list('Every one of these.', text('A name.', 256), 1))
+  const any = v.optional(list('At least one of these.', text('A name.', 256), 1))
+  return v.optional(section(description, { all, any }))
+}
 
 const rule = section('What requests for some paths need. The most specific path wins; the order means nothing.', {
   name: name('Label in logs and metrics.'),
@@ -152,12 +151,9 @@ const rule = section('What requests for some paths need. The most specific path 
     ),
     'required',
   ),
-  scopes: v.optional(
-    section('Scopes a token must have.', {
-      all: v.optional(list('Every one of these.', text('A scope.', 256), 1)),
-      any: v.optional(list('At least one of these.', text('A scope.', 256), 1)),
-    }),
-  ),
+  scopes: needed('Scopes a token must have.'),
+  roles: needed('Roles a token must have, from where `issuers[].roles` says.'),
+  permissions: needed('Permissions a token must have, from where `issuers[].permissions` says.'),
   claims: v.optional(
     list(
       'Claims a token must have, each with one of the given values.',
@@ -201,13 +197,13 @@ const identity = section('How the backend learns who sent a request.', {
   prefix: v.optional(
     pattern(
       'Reserved prefix: every inbound header field that begins with it is removed, in any spelling.',
-      'lower-case, ending in "-", at least 3 characters',
-      /^[a-z][a-z0-9-]*-$/,
+      'lower-case, ending in "-", with at least 3 characters before',
+      /^[a-z][a-z0-9-]{2,60}-$/,
     ),
     'x-auth-',
   ),
   default_headers: v.optional(
-    flag('Set {prefix}subject, issuer, client-id, scope and expires-at from the token.'),
+    flag('Set {prefix}subject, issuer, client-id, scope, expires-at, roles and permissions from the token.'),
     true,
   ),
   headers: v.optional(list('Further header fields from claims.', identityHeader, 0, 100), []),
@@ -217,6 +213,17 @@ const identity = section('How the backend learns who sent a request.', {
   ),
   max_header_bytes: v.optional(size('Longest value of one field; then 431.', '64B', '64KiB'), '8KiB'),
   max_total_bytes: v.optional(size('All names and values together; then 431.', '256B', '256KiB'), '16KiB'),
+})
+
+const credentials = section('Where the access token is in a request.', {
+  header: v.optional(
+    pattern(
+      'The header field. In any other than `authorization` the token stands by itself, without `Bearer`.',
+      'a header field name in lower case',
+      /^[a-z][a-z0-9-]{1,62}$/,
+    ),
+    'authorization',
+  ),
 })
 
 const target = section('Exceptions from the strict reading of request targets.', {
@@ -295,6 +302,7 @@ export const schema = section('The configuration of bearward.', {
   listen: v.optional(listen, {}),
   rules: v.optional(list('What requests need. Without a matching rule: a valid token.', rule), []),
   identity: v.optional(identity, {}),
+  credentials: v.optional(credentials, {}),
   target: v.optional(target, {}),
   limits: v.optional(limits, {}),
   helper: v.optional(helper, {}),
