@@ -155,7 +155,7 @@ export function url(description: string, schemes: readonly string[] = ['http', '
   const json = { type: 'string', pattern: schemes.length === 2 ? '^https?://' : `^(${schemes.join('|')})://` }
   return field({ text: description, kind: 'URL', json }, (value) => {
     const string = readString(value, 'a URL')
-    const scheme = /^(unix|h2c):/.exec(string)?.[1]
+    const scheme = /^(unix):/.exec(string)?.[1]
     if (scheme !== undefined) throw new FieldFault(`begins with "${scheme}:", which is not supported yet; use http.`)
     if (string !== string.trim()) throw new FieldFault('must not begin or end with a space.')
     const parsed = URL.canParse(string) ? new URL(string) : undefined

@@ -91,7 +91,8 @@ class Carrier implements UpstreamRequest {
   onHead({ status, fields }: Head, followed: boolean): void {
     this.#response.writeHead(status, keepResponseFields(fields))
     // A body that came with the head leaves in one piece with it; a head that came alone must not wait.
-    if (!followed) this.#response.flushHeaders()
+    // Not by flushHeaders(), which writes every character above ASCII as two bytes.
+    if (!followed) this.#response.write('', 'latin1')
   }
 
   onData(chunk: Buffer, last: boolean): void {

@@ -32,15 +32,14 @@ export interface CallerResponse {
   readonly writableFinished: boolean
   /** @param fields - flat list of names and values; may be changed by the call */
   writeHead(status: number, fields: string[]): unknown
-  /** Sends the head at once instead of together with what follows. */
-  flushHeaders(): void
   writeContinue(): void
   /** @returns false when the caller cannot take more for now; `drain` tells when it can */
   write(chunk: Buffer): boolean
+  /** With an empty text: sends the head at once instead of together with what follows. */
+  write(chunk: string, encoding: BufferEncoding): boolean
   /** To be called before `end`; forgotten where the caller's protocol cannot carry them. */
   addTrailers(fields: [string, string][]): unknown
-  end(): unknown
-  end(chunk: Buffer): unknown
+  end(chunk?: Buffer): unknown
   end(chunk: string, encoding?: BufferEncoding): unknown
   /** Cuts the response off, so that it cannot be mistaken for complete. */
   destroy(): unknown

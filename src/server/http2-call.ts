@@ -88,15 +88,11 @@ export class Http2Call implements CallerRequest, CallerResponse {
     this.#head = fields
   }
 
-  flushHeaders(): void {
-    this.#respond(false)
-  }
-
-  write(chunk: Buffer): boolean {
+  write(chunk: Buffer | string, encoding: BufferEncoding = 'utf8'): boolean {
     this.#respond(false)
     const stream = this.#stream
     // The response to a HEAD, a 204 or a 304 ended with its header.
-    return stream.writableEnded || stream.destroyed || stream.write(chunk)
+    return chunk.length === 0 || stream.writableEnded || stream.destroyed || stream.write(chunk, encoding)
   }
 
   addTrailers(fields: [string, string][]): void {

@@ -127,6 +127,8 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
 
   return {
     accept(socket) {
+      // A server of HTTP/1.1 leaves it open when the peer closes its side, and this one would never learn of it.
+      socket.allowHalfOpen = false
       accepting = socket
       server.emit('connection', socket)
       accepting = undefined
