@@ -1,11 +1,14 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { Server as TlsServer } from 'node:tls'
 import type { RefusalCode } from '../errors.ts'
 import { toProblemResponse } from '../http/problem.ts'
 import type { CallerHandler } from './caller.ts'
 import { createHttp2Connections, type Http2Connections } from './http2.ts'
 import { divertHttp2, type Undecided } from './preface.ts'
+import type { TlsSource } from './tls.ts'
 
 export interface ListenAddress {
   readonly host: string
@@ -20,6 +23,8 @@ export interface ListenerLimits {
   readonly headersTimeoutMs: number
   /** How long an idle connection is kept, in milliseconds. */
   readonly keepAliveTimeoutMs: number
+  /** Most connections; further ones are closed at once. */
+  readonly connections: number
 }
 
 /** Handles one request. `expectsContinue`: the caller waits for `100 Continue` before it sends its body. */
@@ -32,6 +37,12 @@ export interface ListenerOptions {
   /** A request that never reached the handler: its header could not be parsed, or it was a CONNECT. */
   readonly onUnreadable: (code: RefusalCode, reason: string, peer: string, requestId: string) => void
   readonly newRequestId: () => string
+  /** A connection past the limit was closed unanswered. */
+  readonly onDropped: () => void
+  /** A caller did not get through the TLS handshake. */
+  readonly onHandshakeFailed: (reason: string, peer: string) => void
+  /** Speaks TLS; absent for connections in the clear. */
+  readonly tls?: TlsSource | undefined
   /** Serves HTTP/2, too; absent for HTTP/1.1 alone. */
   readonly http2?: {
     readonly handle: CallerHandler
@@ -95,7 +106,8 @@ export function createListener(options: ListenerOptions): Listener {
     else socket.end(toRawResponse(code, requestId))
   }
 
-  const server = createServer(
+  const server = createHttp1Server(
+    options.tls,
     {
       maxHeaderSize: limits.headerBytes,
       headersTimeout: limits.headersTimeoutMs,
@@ -110,10 +122,12 @@ export function createListener(options: ListenerOptions): Listener {
     },
     (request, response) => accept(request, response, false),
   )
-  server.on('connection', (socket: Connection) => {
+  server.on(options.tls === undefined ? 'connection' : 'secureConnection', (socket: Connection) => {
     connections.add(socket)
     socket.on('close', () => connections.delete(socket))
   })
+  server.maxConnections = limits.connections
+  server.on('drop', options.onDropped)
   // Fields past a maximum would vanish unseen; the limit is on bytes instead.
   server.maxHeadersCount = 0
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => accept(request, response, true))
@@ -130,7 +144,8 @@ export function createListener(options: ListenerOptions): Listener {
   })
 
   const http2 = createHttp2(options)
-  const undecided = http2 && divert(server, http2, refuse, limits)
+  const undecided = http2 && options.tls === undefined ? divert(server, http2, refuse, limits) : undefined
+  if (options.tls !== undefined) secure(server as unknown as TlsServer, options.tls, http2, options)
 
   return {
     start: () =>
@@ -185,6 +200,41 @@ function createHttp2({ http2, limits, onUnreadable, newRequestId }: ListenerOpti
     handle: http2.handle,
     onUnreadable: (code, reason, peer) => onUnreadable(code, reason, peer, newRequestId()),
   })
+}
+
+function createHttp1Server(
+  tls: TlsSource | undefined,
+  settings: ServerOptions,
+  onRequest: (request: IncomingMessage, response: ServerResponse) => void,
+): Server {
+  if (tls === undefined) return createServer(settings, onRequest)
+  const all = { ...settings, ...tls.options, handshakeTimeout: HANDSHAKE_TIMEOUT_MS }
+  // The same in all that is used here.
+  return createHttpsServer(all, onRequest)
+}
+
+/** How long a TLS handshake may take, in milliseconds. */
+const HANDSHAKE_TIMEOUT_MS = 10_000
+
+/** TLS: ALPN says which protocol it is, and new certificates are for new connections alone. */
+function secure(
+  server: TlsServer,
+  tls: TlsSource,
+  http2: Http2Connections | undefined,
+  { onHandshakeFailed }: ListenerOptions,
+): void {
+  const acceptHttp1 = server.listeners('secureConnection')[0] as (socket: Socket) => void
+  server.removeListener('secureConnection', acceptHttp1)
+  server.on('secureConnection', (socket) => {
+    if (socket.alpnProtocol === 'h2' && http2 !== undefined) http2.accept(socket)
+    else acceptHttp1.call(server, socket)
+  })
+  server.on('tlsClientError', ({ code }: NodeJS.ErrnoException, socket) => {
+    onHandshakeFailed(code ?? 'unknown', socket.remoteAddress ?? '')
+    socket.destroy()
+  })
+  tls.watch((next) => server.setSecureContext(next))
+  server.on('close', () => tls.stop())
 }
 
 type Refuse = (socket: Duplex, code: RefusalCode, reason: string) => void
