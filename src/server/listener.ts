@@ -62,6 +62,8 @@ type Connection = Socket & { [CURRENT]?: ServerResponse }
 /** How often timeouts are looked after and idle connections swept, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000
 const SWEEP_INTERVAL_MS = 50
+/** How long a peer may take to close a connection after its refusal, in milliseconds. */
+const LINGER_MS = 1_000
 
 /** Creates a listener. Every limit is explicit; what Node would answer by itself is answered, logged and counted here. */
 export function createListener(options: ListenerOptions): Listener {
@@ -84,7 +86,10 @@ export function createListener(options: ListenerOptions): Listener {
     const requestId = options.newRequestId()
     options.onUnreadable(code, reason, (socket as Socket).remoteAddress ?? '', requestId)
     if (!socket.writable || (busy !== undefined && !busy.writableFinished)) socket.destroy()
-    else socket.end(toRawResponse(code, requestId))
+    else {
+      socket.end(toRawResponse(code, requestId))
+      linger(socket)
+    }
   }
 
   const server = createServer(
@@ -147,7 +152,10 @@ export function createListener(options: ListenerOptions): Listener {
       let cut = 0
       return new Promise((resolve) => {
         // Idle connections appear as requests finish, so one sweep is not enough.
-        const sweep = setInterval(() => server.closeIdleConnections(), SWEEP_INTERVAL_MS)
+        const sweep = setInterval(() => {
+          server.closeIdleConnections()
+          http2?.sweep()
+        }, SWEEP_INTERVAL_MS)
         const deadline = setTimeout(() => {
           cut = responsesInFlight().length + (http2?.cut() ?? 0)
           server.closeAllConnections()
@@ -188,6 +196,13 @@ function divert(server: Server, http2: Http2Connections, refuse: Refuse, limits:
     timeoutMs: limits.headersTimeoutMs,
     onSilent: (socket) => refuse(socket, 'request_timeout', 'silent'),
   })
+}
+
+/** The peer may read its refusal, but not keep the connection: closed at once, it could lose what it has not read yet. */
+function linger(socket: Duplex): void {
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS)
+  socket.on('close', () => clearTimeout(timer))
+  socket.resume()
 }
 
 function toRefusalCode(code: string | undefined): RefusalCode {

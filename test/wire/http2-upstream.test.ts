@@ -110,11 +110,11 @@ describe('a backend behind h2c://', () => {
           controller.close()
         },
       })
-      await fetchThrough('/', { method: 'POST', body: known ? body : stream, duplex: 'half' } as RequestInit)
+      await fetchThrough('/', { method: 'POST', body: known ? body : stream, duplex: 'half' })
     }
     const [seen] = upstream.requests
     expect(seen?.state).toBe('complete')
-    expect(digest(seen?.body as Buffer)).toBe(digest(body))
+    expect(digest(seen!.body)).toBe(digest(body))
     expect(seen?.headers['content-length']).toBe(known ? String(body.length) : undefined)
     expect(seen?.headers).not.toHaveProperty('transfer-encoding')
   })
