@@ -81,6 +81,15 @@ export function createListener(options: ListenerOptions): Listener {
   const responsesInFlight = () =>
     [...connections].flatMap(({ [CURRENT]: response }) => (response === undefined || response.closed ? [] : [response]))
 
+  const closeIdle = () => {
+    server.closeIdleConnections()
+    // Node counts a connection that was opened ahead of need, and has not sent a byte, as busy.
+    for (const connection of connections) {
+      if (connection[CURRENT] === undefined && connection.bytesRead === 0) connection.destroy()
+    }
+    http2?.sweep()
+  }
+
   const refuse = (socket: Duplex, code: RefusalCode, reason: string) => {
     const busy = (socket as Connection)[CURRENT]
     const requestId = options.newRequestId()
@@ -152,10 +161,7 @@ export function createListener(options: ListenerOptions): Listener {
       let cut = 0
       return new Promise((resolve) => {
         // Idle connections appear as requests finish, so one sweep is not enough.
-        const sweep = setInterval(() => {
-          server.closeIdleConnections()
-          http2?.sweep()
-        }, SWEEP_INTERVAL_MS)
+        const sweep = setInterval(closeIdle, SWEEP_INTERVAL_MS)
         const deadline = setTimeout(() => {
           cut = responsesInFlight().length + (http2?.cut() ?? 0)
           server.closeAllConnections()
@@ -165,7 +171,7 @@ export function createListener(options: ListenerOptions): Listener {
           clearTimeout(deadline)
           resolve(cut)
         })
-        server.closeIdleConnections()
+        closeIdle()
         undecided?.close()
         http2?.close()
       })
