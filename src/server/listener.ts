@@ -73,6 +73,8 @@ type Connection = Socket & { [CURRENT]?: ServerResponse }
 /** How often timeouts are looked after and idle connections swept, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000
 const SWEEP_INTERVAL_MS = 50
+/** How long a peer may take to close a connection after its refusal, in milliseconds. */
+const LINGER_MS = 1_000
 
 /** Creates a listener. Every limit is explicit; what Node would answer by itself is answered, logged and counted here. */
 export function createListener(options: ListenerOptions): Listener {
@@ -96,6 +98,7 @@ export function createListener(options: ListenerOptions): Listener {
     for (const connection of connections) {
       if (connection[CURRENT] === undefined && connection.bytesRead === 0) connection.destroy()
     }
+    http2?.sweep()
   }
 
   const refuse = (socket: Duplex, code: RefusalCode, reason: string) => {
@@ -103,7 +106,10 @@ export function createListener(options: ListenerOptions): Listener {
     const requestId = options.newRequestId()
     options.onUnreadable(code, reason, (socket as Socket).remoteAddress ?? '', requestId)
     if (!socket.writable || (busy !== undefined && !busy.writableFinished)) socket.destroy()
-    else socket.end(toRawResponse(code, requestId))
+    else {
+      socket.end(toRawResponse(code, requestId))
+      linger(socket)
+    }
   }
 
   const server = createHttp1Server(
@@ -246,6 +252,13 @@ function divert(server: Server, http2: Http2Connections, refuse: Refuse, limits:
     timeoutMs: limits.headersTimeoutMs,
     onSilent: (socket) => refuse(socket, 'request_timeout', 'silent'),
   })
+}
+
+/** The peer may read its refusal, but not keep the connection: closed at once, it could lose what it has not read yet. */
+function linger(socket: Duplex): void {
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS)
+  socket.on('close', () => clearTimeout(timer))
+  socket.resume()
 }
 
 function toRefusalCode(code: string | undefined): RefusalCode {
