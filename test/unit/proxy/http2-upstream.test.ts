@@ -1,3 +1,4 @@
+import { createDial } from '../../../src/proxy/dial.ts'
 import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { CodedError } from '../../../src/errors.ts'
@@ -9,7 +10,14 @@ import { startHttp2Upstream } from '../../fakes/http2-upstream.ts'
 let upstream: Upstream | undefined
 afterEach(() => upstream?.close())
 
-const TIMES = { connectTimeoutMs: 2_000, responseTimeoutMs: 20_000, idleTimeoutMs: 0, connections: 2 }
+const to = (port: number) => createDial({ host: '127.0.0.1', port }, undefined)
+const TIMES = {
+  bodyTimeoutMs: 60_000,
+  connectTimeoutMs: 2_000,
+  responseTimeoutMs: 20_000,
+  idleTimeoutMs: 0,
+  connections: 2,
+}
 
 /** A request without a body, and what became of it. */
 function ask(path: string) {
@@ -44,8 +52,7 @@ describe('a connection to an upstream that speaks HTTP/2', () => {
     const pings: number[] = []
     upstream = createHttp2Upstream({
       ...TIMES,
-      host: '127.0.0.1',
-      port: server.port,
+      dial: to(server.port),
       pingAfterMs: 200,
       pingTimeoutMs: 5_000,
     })
@@ -69,7 +76,7 @@ describe('a connection to an upstream that speaks HTTP/2', () => {
     })
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     const { port } = server.address() as AddressInfo
-    upstream = createHttp2Upstream({ ...TIMES, host: '127.0.0.1', port, pingAfterMs: 200, pingTimeoutMs: 300 })
+    upstream = createHttp2Upstream({ ...TIMES, dial: to(port), pingAfterMs: 200, pingTimeoutMs: 300 })
     const { request, failures } = ask('/lost')
     upstream.dispatch(request)
     await vi.waitFor(() => expect(failures).toHaveLength(1), 10_000)
@@ -80,7 +87,7 @@ describe('a connection to an upstream that speaks HTTP/2', () => {
 
   it('carries nothing for a caller that left while it waited', async () => {
     const server = await startHttp2Upstream(() => undefined, { maxConcurrentStreams: 1 })
-    upstream = createHttp2Upstream({ ...TIMES, connections: 1, host: '127.0.0.1', port: server.port })
+    upstream = createHttp2Upstream({ ...TIMES, connections: 1, dial: to(server.port) })
     const first = ask('/first')
     upstream.dispatch(first.request)
     await vi.waitFor(() => expect(server.requests).toHaveLength(1), 5_000)
@@ -95,7 +102,7 @@ describe('a connection to an upstream that speaks HTTP/2', () => {
   })
 
   it('takes nothing more once it is closed', async () => {
-    upstream = createHttp2Upstream({ ...TIMES, host: '127.0.0.1', port: 1 })
+    upstream = createHttp2Upstream({ ...TIMES, dial: to(1) })
     upstream.close()
     const { request, failures } = ask('/late')
     upstream.dispatch(request)
