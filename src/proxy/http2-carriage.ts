@@ -238,7 +238,11 @@ function ignore(): void {}
  * trailers is cancelled there.
  */
 function cancelLater(stream: Stream): void {
-  if (!stream.closed) setImmediate(() => stream.close(NGHTTP2_CANCEL))
+  setImmediate(() => {
+    // One that the upstream ended by a reset without an error would wait forever for what is still to be written.
+    if (stream.closed) stream.destroy()
+    else stream.close(NGHTTP2_CANCEL)
+  })
 }
 
 function toFailure(rstCode: number, error: NodeJS.ErrnoException | undefined): { code: UpstreamCode; cause: string } {

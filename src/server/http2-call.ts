@@ -37,6 +37,7 @@ export class Http2Call implements CallerRequest, CallerResponse {
     this.#stream[CALL] = this
     // A caller that resets a stream is gone at once, even if nobody is reading what it sent before.
     stream.on('aborted', endStream)
+    stream.on('end', endIfClosed)
     if (!stream.endAfterHeaders) stream.on('trailers', takeTrailers)
   }
 
@@ -158,6 +159,11 @@ function endRequest(this: ServerHttp2Stream): void {
 
 function endStream(this: ServerHttp2Stream): void {
   this.destroy()
+}
+
+/** A reset without an error leaves a stream waiting for what is still to be written, which nobody takes any more. */
+function endIfClosed(this: ServerHttp2Stream): void {
+  if (this.closed) this.destroy()
 }
 
 function takeTrailers(this: Stream, _headers: unknown, _flags: number, raw: string[]): void {

@@ -255,6 +255,24 @@ describe('a caller that reads nothing', () => {
   })
 })
 
+describe('a stream that is reset while its response waits to be taken', () => {
+  it.each([ERROR.none, ERROR.cancel])('with code %i leaves nothing behind', async (code) => {
+    const one = await open()
+    one.send(frame(FRAME.settings, 0, 0, Buffer.from([0, 4, 0, 0, 0, 0])))
+    await one.wait(({ type, flags }) => type === FRAME.settings && flags === FLAG.ack)
+    one.send(
+      headers(1, request('/public/a')),
+      headers(3, request('/public/hang', [], 'POST'), false),
+      data(3, 'x', false),
+    )
+    expect(await one.wait(({ type, id }) => type === FRAME.headers && id === 1)).toBeDefined()
+    await vi.waitFor(() => expect(upstream.requests).toHaveLength(2), 5_000)
+    one.send(reset(1, code), reset(3, code))
+    await vi.waitFor(async () => expect(await sidecar.metrics()).toMatch(/bearward_requests_in_flight 0/), 10_000)
+    expect(one.closed).toBe(false)
+  })
+})
+
 describe('the first bytes of a connection', () => {
   it('may be the preface in single bytes', async () => {
     const { socket, received } = await openRaw(sidecar.proxyPort)

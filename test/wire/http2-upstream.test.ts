@@ -188,6 +188,29 @@ describe('a backend behind h2c://', () => {
     await vi.waitFor(() => expect(upstream.requests[0]?.state).not.toBe('open'), 5_000)
   })
 
+  it('that reads no bodies has room for the next request after each', async () => {
+    // It resets what it does not read, without an error, and takes one stream at a time.
+    const hasty = await startHttp2Upstream(
+      (stream) => {
+        stream.respond({ ':status': 413 })
+        stream.end('no!')
+      },
+      { maxConcurrentStreams: 1 },
+    )
+    const through = await startThrough(hasty.url, { connections: 1 })
+    await through.ready()
+    const other = await openCaller(through.proxyPort)
+    const token = issuer.signAccessToken()
+    for (let i = 0; i < 5; i += 1) {
+      const { stream, answer } = other.start('/upload', { token, body: 'open' })
+      stream.end(Buffer.alloc(2_000_000))
+      expect(await answer).toMatchObject({ status: 413, body: Buffer.from('no!') })
+    }
+    other.close()
+    await through.stop()
+    await hasty.stop()
+  })
+
   it('may talk while it listens', async () => {
     behave = (stream) => {
       stream.respond({ ':status': 200 })
