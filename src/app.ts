@@ -70,6 +70,7 @@ export async function startApp({ config, env, log, version, clock = systemClock 
     listeners.proxy.drain()
     listeners.helper?.drain()
     if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs))
+    runtime.drain()
     const cut = await Promise.all([
       listeners.proxy.stop(config.drain.timeout),
       listeners.helper?.stop(config.drain.timeout) ?? 0,
@@ -106,6 +107,7 @@ function createListeners(config: Config, runtime: Runtime, telemetry: Telemetry,
       address,
       limits,
       handle,
+      upgrades: traffic && config.websocket.enabled && !config.upstream.url.startsWith('h2c:'),
       ...(traffic && { tls: createConfiguredTls(config, telemetry) }),
       ...(traffic && { http2: { handle: runtime.handleProxy, concurrentStreams: config.limits.concurrent_streams } }),
       newRequestId,

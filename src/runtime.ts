@@ -16,6 +16,7 @@ import { createIssuer, type Issuer } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
 import { createDial, type Dial } from './proxy/dial.ts'
 import { createForward } from './proxy/forward.ts'
+import { createTunnels } from './proxy/tunnel.ts'
 import { createHttp2Upstream } from './proxy/http2-upstream.ts'
 import { createProxyHandler } from './proxy/handler.ts'
 import { createUpstream, type Upstream } from './proxy/upstream.ts'
@@ -45,6 +46,8 @@ export interface Runtime {
   /** What must have happened before traffic is welcome. */
   readonly latches: readonly Latch[]
   start(): void
+  /** Tells callers with a WebSocket that this server goes away. */
+  drain(): void
   close(): void
 }
 
@@ -71,13 +74,19 @@ export function createRuntime(context: RuntimeContext): Runtime {
     onCacheResult: telemetry.tokenPresented,
   })
   const upstream = createConfiguredUpstream(config)
+  const tunnels = createTunnels({
+    dial: createConfiguredDial(config.upstream),
+    responseTimeoutMs: config.upstream.response_timeout,
+    closeAtTokenExpiry: config.websocket.close_at_token_expiry,
+    clock,
+  })
   telemetry.watchIssuers(issuers.map(({ issuer }) => issuer))
   telemetry.watchTokenCache(verifier.status)
 
   return {
     handleProxy: createProxyHandler({
       gate: createConfiguredGate(config, verifier, toIdentity),
-      forward: createForward(upstream, createConfiguredFilter(config)),
+      forward: createForward(upstream, tunnels, createConfiguredFilter(config)),
       record: telemetry.requestFinished,
       onUnexpected: telemetry.unexpectedError,
       isTrustedPeer: createTrust(config.listen.trusted_proxies),
@@ -91,6 +100,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
       name: `keys of issuer ${issuer.name}`,
       isOpen: () => issuer.status().state !== 'empty',
     })),
+    drain: () => tunnels.drain(),
     start: () => issuers.forEach(({ issuer }) => issuer.start()),
     close() {
       for (const { issuer } of issuers) issuer.close()

@@ -183,12 +183,13 @@ export function fillPreset(written: unknown): unknown {
     ]),
   )
   // A key source that is written replaces the one of the preset, of whatever kind either is.
-  if (KEY_SOURCES.some((key) => key in values)) for (const key of KEY_SOURCES) delete filled[key]
-  if ('jwks_file' in values) for (const key of FETCH_SETTINGS) delete filled[key]
+  // With it go the credentials for it: a token of this pod is not for any other address.
+  if (KEY_SOURCES.some((key) => key in values))
+    for (const key of [...KEY_SOURCES, ...FETCH_SETTINGS]) delete filled[key]
   return { ...filled, ...values, ...derive?.(known) }
 }
 
-/** For fetching keys, and of no use beside a file. */
+/** For fetching keys from the place that the preset names. */
 const FETCH_SETTINGS = ['jwks_bearer_token_file', 'ca_file']
 const KEY_SOURCES = ['jwks_uri', 'jwks_file', 'discovery_url']
 

@@ -3,7 +3,7 @@ import * as v from 'valibot'
 import { claimPath, duration, flag, list, oneOf, pattern, scalar, secret, section, size, text, url } from './fields.ts'
 import { claimSettings } from './claim-settings.ts'
 import { keySettings } from './key-settings.ts'
-import { limits, listen, upstream } from './transport-settings.ts'
+import { limits, listen, upstream, websocket } from './transport-settings.ts'
 
 const ALGORITHMS = [
   ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const),
@@ -232,6 +232,7 @@ export const schema = section('The configuration of bearward.', {
   credentials: v.optional(credentials, {}),
   target: v.optional(target, {}),
   limits: v.optional(limits, {}),
+  websocket: v.optional(websocket, {}),
   helper: v.optional(helper, {}),
   drain: v.optional(drain, {}),
   telemetry: v.optional(telemetry, {}),

@@ -97,7 +97,7 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
     inFlight -= 1
     options.onInFlight(-1)
     const endedMs = performance.now()
-    const complete = response.writableFinished
+    const complete = response.writableFinished || exchange.tunnelled
     if (!complete) {
       exchange.carrier?.cancel()
       if (exchange.code === 'ok') exchange.code = 'caller_gone'
@@ -121,7 +121,8 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
 }
 
 /** The status the caller got, or 499 when it left without one or before the upstream was through. */
-function statusSent({ response, code, refusedAs }: Exchange): number {
+function statusSent({ response, code, refusedAs, tunnelled }: Exchange): number {
+  if (tunnelled) return 101
   const sent = response.writableFinished || (response.headersSent && code !== 'caller_gone')
   if (!sent) return 499
   return refusedAs === 0 ? response.statusCode : refusedAs
@@ -137,16 +138,23 @@ function pathOf(target: string): string {
 function ignore(): void {}
 
 /** Refuses what this version cannot carry, before anybody else has to think about it. */
-function checkSupported({ method, rawHeaders }: CallerRequest, expectsContinue: boolean): void {
+function checkSupported({ method, rawHeaders, tunnel }: CallerRequest, expectsContinue: boolean): void {
   // A TRACE would show the caller what we add to its request.
   if (method === 'TRACE') throw refusal('method_not_supported', { method })
-  if (findField(rawHeaders, 'upgrade').count > 0) throw refusal('upgrade_not_supported')
+  const upgrade = findField(rawHeaders, 'upgrade')
+  if (upgrade.count > 0 && !(tunnel !== undefined && isWebSocket(method, upgrade)))
+    throw refusal('upgrade_not_supported')
   const coding = findField(rawHeaders, 'transfer-encoding')
   // Node undoes chunks and nothing else: a body in another coding would arrive without the field that says so.
   if (coding.count > 1 || (coding.value ?? 'chunked').toLowerCase() !== 'chunked') {
     throw refusal('header_invalid', { reason: 'transfer-encoding' })
   }
   if (!expectsContinue && findField(rawHeaders, 'expect').count > 0) throw refusal('expectation_failed')
+}
+
+/** The one protocol that a connection may be switched to (RFC 6455 §4.2.1). */
+function isWebSocket(method: string | undefined, { count, value }: ReturnType<typeof findField>): boolean {
+  return method === 'GET' && count === 1 && value?.toLowerCase() === 'websocket'
 }
 
 const LEGAL_REQUEST_ID = /^[\w.:-]{1,128}$/

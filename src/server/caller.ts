@@ -1,5 +1,13 @@
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { Refusal } from '../errors.ts'
+
+/** The connection of a caller that asks to switch protocols: nobody else reads it any more. */
+export interface Tunnel {
+  readonly socket: Duplex & { setTimeout(ms: number): unknown }
+  /** What came behind the header. */
+  readonly early: Buffer
+}
 
 /**
  * A request as it comes from the caller, in the form that HTTP/1.1 gives it: an `IncomingMessage` of node:http is one, and
@@ -16,6 +24,8 @@ export interface CallerRequest {
   readonly rawTrailers: readonly string[]
   /** The caller's connection. */
   readonly socket: Socket
+  /** When it asks to switch protocols. */
+  readonly tunnel?: Tunnel
   on(event: 'data', listener: (chunk: Buffer) => void): unknown
   /** `end`: the body is there to its last byte; it does not come for a body that was cut off. */
   on(event: 'end' | 'error', listener: () => void): unknown

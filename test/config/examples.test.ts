@@ -80,6 +80,12 @@ describe('a preset', () => {
     expect(found[0]).toMatch(expected)
   })
 
+  it('sends the token of the pod to no address but its own', () => {
+    const text = issuer('kubernetes', 'audience: a\njwks_uri: https://keys.example/jwks')
+    expect(load(text).issuers[0]).not.toHaveProperty('jwks_bearer_token_file')
+    expect(load(issuer('kubernetes', 'audience: a')).issuers[0]).toHaveProperty('jwks_bearer_token_file')
+  })
+
   it('gives way to what is written', () => {
     const text = issuer(
       'cloudflare-access',
