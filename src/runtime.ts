@@ -9,6 +9,7 @@ import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.t
 import { createHelperHandler } from './helper/handler.ts'
 import { createRefreshSpender, type HelperClient } from './helper/refresh.ts'
 import { createTokenReader } from './http/authorization.ts'
+import { createCorsFields } from './http/cors.ts'
 import { createTrust } from './http/forwarded.ts'
 import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
@@ -92,6 +93,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
       isTrustedPeer: createTrust(config.listen.trusted_proxies),
       newRequestId,
       onInFlight: telemetry.inFlightChanged,
+      corsFields: createCorsFields(config.cors.origins),
       maxInFlight: config.limits.requests_in_flight,
       maxFields: config.limits.header_count,
     }),
@@ -203,6 +205,7 @@ function createConfiguredGate(config: Config, verifier: TokenVerifier, toIdentit
     },
     readToken: createTokenReader(config.credentials.header),
     matchRule: createRuleMatcher(config.rules.map(toRuleOptions), config.target.insecure_literal_paths),
+    forwardPreflights: config.cors.preflight === 'forward',
     verifier,
     toIdentity,
   })

@@ -172,6 +172,24 @@ const credentials = section('Where the access token is in a request.', {
   ),
 })
 
+const cors = section('Requests of pages of other origins (CORS).', {
+  preflight: v.optional(
+    oneOf(
+      'An OPTIONS request with Origin and Access-Control-Request-Method carries no token. `forward`: the backend answers ' +
+        'it, without an identity. `token`: it needs one like any other.',
+      ['forward', 'token'],
+    ),
+    'forward',
+  ),
+  origins: v.optional(
+    list(
+      'Origins whose pages may read refusals. What the backend answers has its own fields.',
+      pattern('An origin.', 'an origin such as https://app.example.com', /^https?:\/\/[a-z0-9.-]+(:\d{1,5})?$/),
+    ),
+    [],
+  ),
+})
+
 const target = section('Exceptions from the strict reading of request targets.', {
   insecure_allow_semicolon: v.optional(
     flag('Accept ";" in paths. Some backends (servlets) cut off what follows and then serve another path.'),
@@ -232,6 +250,7 @@ export const schema = section('The configuration of bearward.', {
   credentials: v.optional(credentials, {}),
   target: v.optional(target, {}),
   limits: v.optional(limits, {}),
+  cors: v.optional(cors, {}),
   websocket: v.optional(websocket, {}),
   helper: v.optional(helper, {}),
   drain: v.optional(drain, {}),

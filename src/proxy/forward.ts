@@ -92,6 +92,16 @@ class Carrier implements UpstreamRequest {
     this.connection?.cancel()
   }
 
+  onEarlyHints(fields: readonly string[]): void {
+    const link = fields.filter((_value, i) => i % 2 === 1 && fields[i - 1]?.toLowerCase() === 'link')
+    if (link.length === 0) return
+    try {
+      this.#response.writeEarlyHints({ link })
+    } catch {
+      // A hint that is no link is no loss.
+    }
+  }
+
   onHead({ status, fields }: Head, followed: boolean): void {
     this.#response.writeHead(status, keepResponseFields(fields))
     // A body that came with the head leaves in one piece with it; a head that came alone must not wait.

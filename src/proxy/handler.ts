@@ -2,6 +2,7 @@ import { CODES, CodedError, refusal, unavailable, type Refusal } from '../errors
 import { scopesOf } from '../gate/authorize.ts'
 import type { Gate } from '../gate/gate.ts'
 import type { Permit } from '../gate/permit.ts'
+import type { CorsFields } from '../http/cors.ts'
 import { plainAddress, type Peer } from '../http/forwarded.ts'
 import { readGrpcType, toGrpcResponse } from '../http/grpc.ts'
 import { findField } from '../http/headers.ts'
@@ -21,6 +22,8 @@ export interface ProxyHandlerOptions {
   readonly newRequestId: () => string
   /** Called with +1 and -1 as requests come and go. */
   readonly onInFlight: (change: 1 | -1) => void
+  /** Lets pages of some origins read refusals. */
+  readonly corsFields: CorsFields
   /** Most requests at a time. */
   readonly maxInFlight: number
   /** Most header fields of a request. */
@@ -88,7 +91,7 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
         : toGrpcResponse(exchange.code, exchange.requestId, grpcType)
     // What is left of a request that came too slowly would come as slowly.
     if (exchange.code === 'request_timeout') response.shouldKeepAlive = false
-    response.writeHead(answer.status, answer.headers)
+    response.writeHead(answer.status, [...answer.headers, ...options.corsFields(request.rawHeaders)])
     response.end(answer.body)
   }
 

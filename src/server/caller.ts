@@ -45,6 +45,8 @@ export interface CallerResponse {
   /** @param fields - flat list of names and values; may be changed by the call */
   writeHead(status: number, fields: string[]): unknown
   writeContinue(): void
+  /** @param hints - values of `Link` fields. Throws for what is no link */
+  writeEarlyHints(hints: { link: string[] }): void
   /** @returns false when the caller cannot take more for now; `drain` tells when it can */
   write(chunk: Buffer): boolean
   /** With an empty text: sends the head at once instead of together with what follows. */
