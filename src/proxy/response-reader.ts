@@ -121,9 +121,7 @@ export class ResponseReader {
 
   #begin(head: ResponseHead, more: boolean): void {
     const { status, framing, length } = head
-    if (status === 101) throw new ResponseFault('switched protocols unasked')
-    if (status === 103) this.#sink?.onEarlyHints?.(head.fields)
-    if (status < 200) return
+    if (status < 200) return this.#passOver(head)
     const bodiless = this.#isHeadRequest || status === 204 || status === 304
     const empty = bodiless || length === 0
     this.#reusable = head.persistent && (bodiless || framing !== 'close')
@@ -132,6 +130,11 @@ export class ResponseReader {
     this.keepAliveMs = head.keepAliveMs
     this.#sink?.onHead(head, more || empty)
     if (empty) this.#finish()
+  }
+
+  #passOver({ status, fields }: ResponseHead): void {
+    if (status === 101) throw new ResponseFault('switched protocols unasked')
+    if (status === 103) this.#sink?.onEarlyHints?.(fields)
   }
 
   #readCounted(chunk: Buffer, at: number): number {

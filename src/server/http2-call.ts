@@ -85,7 +85,7 @@ export class Http2Call implements CallerRequest, CallerResponse {
 
   writeEarlyHints({ link }: { link: string[] }): void {
     const stream = this.#stream
-    if (!stream.closed) stream.additionalHeaders({ ':status': constants.HTTP_STATUS_EARLY_HINTS, link })
+    if (!stream.closed) stream.additionalHeaders({ ':status': 103, link })
   }
 
   writeHead(status: number, fields: string[]): void {
