@@ -127,7 +127,7 @@ function checkUpstream({ upstream }: Config): Fault[] {
   const path: Path = ['upstream', 'url']
   if (protocol === 'unix:') return checkUpstreamTls(upstream, false)
   if (port === '0') return [{ path, problem: 'has the port 0, on which nothing listens.' }]
-  if (/^\/?$/.test(pathname) && search === '' && !/[/?]$/.test(upstream.url)) {
+  if (host !== '' && /^\/?$/.test(pathname) && search === '' && !/[/?]$/.test(upstream.url)) {
     return checkUpstreamTls(upstream, protocol === 'https:')
   }
   const problem = 'must be an origin, without a path, slash or query at its end.'

@@ -28,7 +28,7 @@ const CONNECTION_SPECIFIC: ReadonlySet<string> = new Set([
 const KNOWN_METHODS: ReadonlySet<string> = new Set(METHODS)
 
 /** What a field costs beside its characters (RFC 9113 §6.5.2). */
-const FIELD_OVERHEAD_BYTES = 32
+export const FIELD_OVERHEAD_BYTES = 32
 
 interface Draft {
   readonly pseudo: Map<string, string>

@@ -75,6 +75,20 @@ function readField(text: string, start: number, draft: Draft): number {
   return end + 2
 }
 
+/**
+ * Reads one trailer field (RFC 9112 §7.1.2), as strictly as a header field, and adds it to a flat list.
+ *
+ * @param line - without its line break
+ * @throws ResponseFault
+ */
+export function readTrailerField(line: string, fields: string[]): void {
+  const colon = line.indexOf(':')
+  const name = line.slice(0, Math.max(0, colon))
+  const value = line.slice(colon + 1).trim()
+  if (!TOKEN.test(name) || !VALUE.test(value)) throw new ResponseFault('trailer field')
+  fields.push(name, value)
+}
+
 function readLength(name: string, value: string, draft: Draft): void {
   if (name.toLowerCase() !== 'content-length') return
   if (draft.length >= 0 || !LENGTH.test(value)) throw new ResponseFault('Content-Length')

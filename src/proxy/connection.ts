@@ -198,7 +198,7 @@ export class Connection implements Carriage {
       if (this.#request?.body !== body) return
       this.#uploading = false
       this.#awaitsCaller = false
-      if (chunked) this.#socket.write('0\r\n\r\n', 'latin1')
+      if (chunked) this.#socket.write(toLastChunk(this.#request.trailers), 'latin1')
       if (!this.#reader.begun) this.#deadlineMs = performance.now() + this.#options.responseTimeoutMs
     })
   }
@@ -252,6 +252,13 @@ export class Connection implements Carriage {
 }
 
 function ignore(): void {}
+
+/** The chunk that ends a body, with the trailer fields (RFC 9112 §7.1). */
+function toLastChunk(trailers: readonly string[]): string {
+  let text = '0\r\n'
+  for (let i = 0; i < trailers.length; i += 2) text += `${trailers[i] as string}: ${trailers[i + 1] as string}\r\n`
+  return text + CRLF
+}
 
 /** Before a connection stands, whatever ends it means that the upstream cannot be reached. */
 function toConnectCode(code: UpstreamCode): UpstreamCode {

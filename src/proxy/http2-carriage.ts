@@ -1,5 +1,5 @@
 import { constants, type ClientHttp2Session, type ClientHttp2Stream, type IncomingHttpHeaders } from 'node:http2'
-import { UpstreamError, type UpstreamCode } from '../errors.ts'
+import { refusal, UpstreamError, type Refusal, type UpstreamCode } from '../errors.ts'
 import { readGrpcType } from '../http/grpc.ts'
 import type { CallerRequest } from '../server/caller.ts'
 import { IDEMPOTENT, toFailureCode, type Carriage, type UpstreamRequest } from './connection.ts'
@@ -7,8 +7,10 @@ import { IDEMPOTENT, toFailureCode, type Carriage, type UpstreamRequest } from '
 export interface CarriageOptions {
   /** From the last byte of the request to the head of the response, in milliseconds. */
   readonly responseTimeoutMs: number
-  /** Longest silence within a body, in milliseconds; 0 for none. */
+  /** Longest silence within the body of a response, in milliseconds; 0 for none. */
   readonly idleTimeoutMs: number
+  /** Longest silence of a caller within the body of its request, in milliseconds. A call of gRPC may be idle for longer. */
+  readonly bodyTimeoutMs: number
 }
 
 /** The connection that carries a request, and what it is told. */
@@ -40,6 +42,9 @@ export class Http2Carriage implements Carriage {
   #request: UpstreamRequest | undefined
   #begun = false
   #uploading = false
+  /** While a body is sent: whether its next part is the caller's to send, and for how long that may take. */
+  #awaitsCaller = false
+  readonly #silenceMs: number
   /** Whether some of the body has left, so that the request cannot be sent again. */
   #bodyTaken = false
   /** Bytes left of a body of known length; -1 for any other. */
@@ -54,9 +59,12 @@ export class Http2Carriage implements Carriage {
     const { body } = request
     const head = request.http2Head
     // Trailers cost a frame of their own, so they are waited for where there may be some: gRPC has none in requests.
-    const waitForTrailers = body !== undefined && request.chunked && readGrpcType(head) === undefined
+    const isGrpc = readGrpcType(head) !== undefined
+    const waitForTrailers = body !== undefined && request.chunked && !isGrpc
+    const { idleTimeoutMs, bodyTimeoutMs, responseTimeoutMs } = owner.options
     this.#owner = owner
     this.#first = first
+    this.#silenceMs = isGrpc ? idleTimeoutMs || Infinity : bodyTimeoutMs
     this.#request = request
     request.connection = this
     const stream: Stream = session.request(head, {
@@ -67,7 +75,7 @@ export class Http2Carriage implements Carriage {
     stream[CARRIAGE] = this
     stream.on('response', onResponse).on('data', onData).on('trailers', onTrailers).on('end', onEnd)
     stream.on('error', onError).on('close', onClose)
-    this.#deadlineMs = performance.now() + owner.options.responseTimeoutMs
+    this.#deadlineMs = performance.now() + responseTimeoutMs
     if (body !== undefined) this.#upload(body)
     if (waitForTrailers) stream.on('wantTrailers', () => stream.sendTrailers(toHeaders(request.trailers)))
   }
@@ -84,6 +92,7 @@ export class Http2Carriage implements Carriage {
   /** Ends the request if it has waited too long. */
   checkDeadline(nowMs: number): void {
     if (nowMs < this.#deadlineMs || this.#request?.blocked === true) return
+    if (this.#awaitsCaller) return this.#abandon(refusal('request_timeout', { reason: 'body' }))
     this.#fail('upstream_timeout', this.#begun ? 'idle' : 'response')
   }
 
@@ -152,6 +161,13 @@ export class Http2Carriage implements Carriage {
     else request.onFailure(new UpstreamError(code, { cause }))
   }
 
+  /** The caller is at fault. */
+  #abandon(fault: Refusal): void {
+    const request = this.#detach()
+    this.#stream.close(NGHTTP2_CANCEL)
+    request?.onFailure(fault)
+  }
+
   /**
    * A refused stream was not looked at, whatever it asked for (RFC 9113 §8.7). An idempotent request may be sent again when
    * the connection was closed just as it left, as on HTTP/1.1.
@@ -165,32 +181,43 @@ export class Http2Carriage implements Carriage {
     const stream = this.#stream
     const { responseTimeoutMs } = this.#owner.options
     this.#uploading = true
-    this.#deadlineMs = Infinity
+    this.#awaitCaller()
     body.on('error', ignore)
     body.on('data', (chunk) => {
       if (this.#request?.body !== body) return
       this.#bodyTaken = true
-      if (stream.write(chunk)) return
+      if (stream.write(chunk)) return this.#awaitCaller()
       // From here on it is the upstream that is slow.
+      this.#awaitsCaller = false
       if (!this.#begun) this.#deadlineMs = performance.now() + responseTimeoutMs
       body.pause()
     })
     stream.on('drain', () => {
       if (!this.#uploading || this.#request === undefined) return
-      if (!this.#begun) this.#deadlineMs = Infinity
+      this.#awaitCaller()
       body.resume()
     })
     body.on('end', () => {
       if (this.#request?.body !== body) return
       this.#uploading = false
+      this.#awaitsCaller = false
       stream.end()
       if (!this.#begun) this.#deadlineMs = performance.now() + responseTimeoutMs
     })
   }
 
+  #awaitCaller(): void {
+    // Once the response comes, its own silence counts.
+    if (this.#begun) return
+    this.#awaitsCaller = true
+    this.#deadlineMs = performance.now() + this.#silenceMs
+  }
+
   #touch(): void {
     const { idleTimeoutMs } = this.#owner.options
-    if (this.#begun) this.#deadlineMs = idleTimeoutMs === 0 ? Infinity : performance.now() + idleTimeoutMs
+    if (!this.#begun) return
+    this.#awaitsCaller = false
+    this.#deadlineMs = idleTimeoutMs === 0 ? Infinity : performance.now() + idleTimeoutMs
   }
 
   #detach(): UpstreamRequest | undefined {

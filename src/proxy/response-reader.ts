@@ -1,4 +1,4 @@
-import { readResponseHead, ResponseFault, type ResponseHead } from '../http/response-head.ts'
+import { readResponseHead, readTrailerField, ResponseFault, type ResponseHead } from '../http/response-head.ts'
 
 /** What a caller is told of the head of a response. */
 export type Head = Pick<ResponseHead, 'status' | 'fields'>
@@ -38,6 +38,7 @@ export class ResponseReader {
   #left = 0
   #reusable = false
   #trailerBytes = 0
+  #trailers: string[] | undefined = undefined
   /** What the head of the last response announced; see ResponseHead. */
   keepAliveMs: number | undefined
 
@@ -168,22 +169,24 @@ export class ResponseReader {
       if (size === undefined) throw new ResponseFault('chunk size')
       this.#left = parseInt(size, 16)
       this.#trailerBytes = 0
+      this.#trailers = undefined
       this.#state = this.#left === 0 ? 'trailers' : 'chunk'
     } else if (this.#state === 'chunk-end') {
       if (line !== '') throw new ResponseFault('chunk longer than its size')
       this.#state = 'chunk-size'
     } else if (line === '') {
-      this.#finish()
+      this.#finish(this.#trailers)
     } else {
       this.#trailerBytes += line.length
       if (this.#trailerBytes > MAX_HEAD_BYTES) throw new ResponseFault('trailers too large')
+      readTrailerField(line, (this.#trailers ??= []))
     }
   }
 
-  #finish(): void {
+  #finish(trailers?: readonly string[]): void {
     this.#state = 'done'
     const sink = this.#sink
     this.#sink = undefined
-    sink?.onEnd()
+    sink?.onEnd(trailers)
   }
 }

@@ -2,7 +2,7 @@ import { createServer, type Http2Session, type ServerHttp2Session, type ServerHt
 import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import type { RefusalCode } from '../errors.ts'
-import { readHttp2Request } from '../http/http2-request.ts'
+import { FIELD_OVERHEAD_BYTES, readHttp2Request } from '../http/http2-request.ts'
 import { findField } from '../http/headers.ts'
 import type { CallerHandler } from './caller.ts'
 import { Http2Call } from './http2-call.ts'
@@ -43,7 +43,6 @@ export interface Http2Connections {
  * - A stream that is opened and reset at once costs the peer nothing and us a request (CVE-2023-44487): a thousand at once
  *   and two hundred a second are what busy gateways may need whose own callers give up.
  * - Frames that are well-formed but illegal are counted; the library's own thousand is more than any honest peer sends.
- * - Header fields are counted as well as weighed, since an indexed one is a single byte on the wire.
  * - CONTINUATION frames (CVE-2024-27316), and answers to PING and SETTINGS that the peer does not read (CVE-2019-9512 and
  *   -9515), are limited within the library.
  */
@@ -52,7 +51,6 @@ const PEER_LIMITS = {
   streamResetRate: 200,
   maxSessionInvalidFrames: 100,
   maxSessionRejectedStreams: 100,
-  maxHeaderListPairs: 1_024,
   maxSendHeaderBlockLength: 1024 * 1024,
   maxSettings: 32,
   maxOutstandingPings: 10,
@@ -97,6 +95,8 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
 
   const server = createServer({
     ...PEER_LIMITS,
+    // An indexed field is a single byte on the wire. Twice as many as there is room for get an answer, more a reset.
+    maxHeaderListPairs: Math.ceil((limits.headerBytes * 2) / FIELD_OVERHEAD_BYTES),
     maxSessionMemory: Math.ceil(MEMORY_MB + MEMORY_MB_PER_STREAM * limits.concurrentStreams),
     // On what is sent: duplicates travel on as they came.
     strictSingleValueFields: false,

@@ -273,6 +273,22 @@ describe('a call of gRPC', () => {
   })
 })
 
+it('a call of gRPC may be silent for longer than other bodies', async () => {
+  const through = await startThrough(server.url, { limits: { body_timeout: '1s' } })
+  const other = openGrpcClient(through.proxyPort)
+  const { path, requestSerialize, responseDeserialize } = ECHO.Chat
+  const metadata = metadataWith(issuer.signAccessToken({ scope: 'chat' }))
+  const call = other.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, metadata)
+  call.on('error', () => undefined)
+  await vi.waitFor(() => expect(calls).toHaveLength(1), 5_000)
+  await new Promise((resolve) => setTimeout(resolve, 2_500))
+  call.write('still here')
+  expect(await new Promise((resolve) => call.once('data', resolve))).toBe('STILL HERE')
+  call.cancel()
+  other.close()
+  await through.stop()
+})
+
 describe('a call of gRPC is refused', () => {
   const nowSeconds = () => Math.floor(Date.now() / 1000)
   it.each<[string, string, number, () => Metadata]>([

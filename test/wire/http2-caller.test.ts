@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { request as httpRequest } from 'node:http'
 import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
@@ -223,6 +224,52 @@ describe('a body', () => {
   })
 })
 
+describe('trailers', () => {
+  const trailers = { 'x-sum': '7', 'x-auth-subject': 'admin', authorization: 'Bearer x', 'x-forwarded-for': '10.0.0.1' }
+  /** Answers with trailers, and with those that came in its body. */
+  const withTrailers: Handler = (incoming, response) => {
+    incoming.resume().on('end', () => {
+      response.addTrailers([
+        ['X-Check', 'a'],
+        ['x-check', 'b'],
+        ['content-length', '3'],
+      ])
+      response.write(JSON.stringify(incoming.rawTrailers))
+      response.end()
+    })
+  }
+
+  it('of HTTP/1.1 reach a caller of HTTP/2 and the other way round, but none that could be taken for ours', async () => {
+    behave = withTrailers
+    const answer = await get('/', { body: 'the body', trailers })
+    expect(answer.trailers).toMatchObject({ 'x-check': 'a, b' })
+    expect(answer.trailers).not.toHaveProperty('content-length')
+    expect(JSON.parse(answer.body.toString())).toEqual(['x-sum', '7'])
+  })
+
+  it.each([
+    ['that asks for them', { te: 'trailers' }, ['X-Check', 'a', 'x-check', 'b']],
+    ['that does not', {}, []],
+  ])('reach a caller of HTTP/1.1 %s as it wants', async (_name, headers, expected) => {
+    behave = withTrailers
+    const answer = await new Promise<{ body: string; trailers: string[] }>((resolve, reject) => {
+      const sent = httpRequest(sidecar.proxy, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${issuer.signAccessToken()}`, 'transfer-encoding': 'chunked', ...headers },
+      })
+      sent.on('error', reject).on('response', (response) => {
+        let body = ''
+        response.on('data', (chunk) => (body += String(chunk)))
+        response.on('end', () => resolve({ body, trailers: response.rawTrailers }))
+      })
+      sent.write('the body')
+      sent.addTrailers({ ...trailers })
+      sent.end()
+    })
+    expect(answer).toEqual({ body: '["x-sum","7"]', trailers: expected })
+  })
+})
+
 describe('a request is refused', () => {
   it.each<[string, number, Http2RequestOptions & { path?: string }]>([
     ['credentials_missing', 401, {}],
@@ -234,6 +281,7 @@ describe('a request is refused', () => {
     ['host_invalid', 400, { headers: { ':authority': 'a,b' } }],
     ['header_invalid', 400, { headers: { ':scheme': 'ftp' } }],
     ['header_too_large', 431, { headers: { 'x-big': 'x'.repeat(33_000) } }],
+    ['header_too_large', 431, { headers: Object.fromEntries(Array.from({ length: 130 }, (_, i) => [`x-${i}`, ''])) }],
     ['expectation_failed', 417, { headers: { expect: 'something' } }],
     ['method_not_supported', 501, { method: 'TRACE' }],
     ['method_not_supported', 501, { method: 'get' }],

@@ -1,5 +1,10 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:http2'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import { createAuthority } from '../fakes/certificates.ts'
 import { openCaller, type Http2Answer } from '../fakes/http2-caller.ts'
 import { codeOf, FLAG, FRAME, headers, openHttp2, request } from '../fakes/http2-raw.ts'
 import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
@@ -104,6 +109,32 @@ describe('a sidecar that stops', () => {
     await raw.wait(({ type, id }) => type === FRAME.data && id === 1)
     await sidecar.stop()
     raw.close()
+  })
+
+  it('lets requests in flight over TLS finish, too', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bearward-'))
+    const authority = createAuthority('ours')
+    const { cert, key } = authority.issue('api.test', '127.0.0.1')
+    writeFileSync(join(folder, 'cert.pem'), cert)
+    writeFileSync(join(folder, 'key.pem'), key)
+    const tls = { certificate_file: join(folder, 'cert.pem'), key_file: join(folder, 'key.pem') }
+    const sidecar = await start({ listen: { tls } })
+    const session = connect(`https://127.0.0.1:${sidecar.proxyPort}`, { ca: authority.certificate })
+    session.on('error', () => undefined)
+    const stream = session.request({ ':path': '/slow' })
+    let bytes = 0
+    stream.on('data', (chunk: Buffer) => (bytes += chunk.length))
+    const ended = new Promise((resolve) => stream.once('close', () => resolve(stream.rstCode)))
+    await vi.waitFor(() => expect(held).toHaveLength(1), 5_000)
+    const drained = sidecar.app.drain(200)
+    const goaway = await new Promise((resolve) => session.once('goaway', (...frame) => resolve(frame.slice(0, 2))))
+    expect(goaway).toEqual([0, 1])
+    held.pop()?.()
+    expect([await ended, bytes]).toEqual([0, 300_000])
+    await drained
+    expect(sidecar.logLines().find(({ msg }) => msg === 'stopped')).toMatchObject({ requests_cut: 0 })
+    session.destroy()
+    rmSync(folder, { recursive: true })
   })
 
   it('loses no request of callers that follow a GOAWAY to the next sidecar', async () => {

@@ -87,6 +87,12 @@ describe('a backend behind h2c://', () => {
     expect(upstream.requests[0]?.raw.filter((_, i, all) => all[i - 1] === 'x-odd')).toEqual(['a', 'b'])
   })
 
+  it('gets a header just below the limit', async () => {
+    const big = 'x'.repeat(30_000)
+    await get('/', { headers: { 'x-big': big } })
+    expect(upstream.requests[0]?.headers['x-big']?.length).toBe(big.length)
+  })
+
   it('is spoken to on one connection, however many requests there are', async () => {
     const token = issuer.signAccessToken()
     const answers = await Promise.all(Array.from({ length: 150 }, (_, i) => get(`/orders/${i}`, { token })))
@@ -370,6 +376,25 @@ describe('when the backend', () => {
     await vi.waitFor(() => expect(slow.lastRequest()).toMatchObject(cut), 5_000)
     await vi.waitFor(() => expect(upstream.requests.map(({ state }) => state)).toEqual(['aborted', 'aborted']), 5_000)
     await slow.stop()
+  })
+
+  it('gets a body that comes too slowly: 408', async () => {
+    const impatient = await startSidecar({
+      config: {
+        issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
+        upstream: upstream.url,
+        limits: { body_timeout: '1s' },
+      },
+    })
+    await impatient.ready()
+    const other = await openCaller(impatient.proxyPort)
+    const { stream, answer } = other.start('/upload', { token: issuer.signAccessToken(), body: 'open' })
+    stream.write('the beginning')
+    expect(await answer).toMatchObject({ status: 408, rstCode: 0 })
+    expect(impatient.lastRequest()).toMatchObject({ code: 'request_timeout', detail: { reason: 'body' } })
+    await vi.waitFor(() => expect(upstream.requests[0]?.state).toBe('aborted'), 5_000)
+    other.close()
+    await impatient.stop()
   })
 
   it('takes few streams at a time, requests go over more connections, and wait when those are full', async () => {

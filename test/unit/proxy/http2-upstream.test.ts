@@ -1,8 +1,8 @@
-import { createDial } from '../../../src/proxy/dial.ts'
 import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { CodedError } from '../../../src/errors.ts'
 import type { UpstreamRequest } from '../../../src/proxy/connection.ts'
+import { createDial } from '../../../src/proxy/dial.ts'
 import { createHttp2Upstream } from '../../../src/proxy/http2-upstream.ts'
 import type { Upstream } from '../../../src/proxy/upstream.ts'
 import { startHttp2Upstream } from '../../fakes/http2-upstream.ts'
@@ -10,14 +10,14 @@ import { startHttp2Upstream } from '../../fakes/http2-upstream.ts'
 let upstream: Upstream | undefined
 afterEach(() => upstream?.close())
 
-const to = (port: number) => createDial({ host: '127.0.0.1', port }, undefined)
 const TIMES = {
-  bodyTimeoutMs: 60_000,
   connectTimeoutMs: 2_000,
   responseTimeoutMs: 20_000,
   idleTimeoutMs: 0,
+  bodyTimeoutMs: 20_000,
   connections: 2,
 }
+const to = (port: number) => createDial({ host: '127.0.0.1', port }, undefined)
 
 /** A request without a body, and what became of it. */
 function ask(path: string) {
