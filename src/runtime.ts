@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Latch } from './admin/health.ts'
-import { isLoopback } from './config/check.ts'
+import { isLoopback } from './config/hosts.ts'
 import type { Config } from './config/schema.ts'
 import { readSecret } from './config/secrets.ts'
 import { createGate } from './gate/gate.ts'

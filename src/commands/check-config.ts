@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { renderEffective } from '../config/effective.ts'
-import { loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
+import { inOrder, loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
 import { readSecret } from '../config/secrets.ts'
 import { configWarnings } from '../config/warnings.ts'
-import { ConfigError, formatProblem, type Problem } from '../errors.ts'
+import { ConfigError, type Problem } from '../errors.ts'
 
 export interface CheckConfigIo {
   readonly stdout: (text: string) => void
@@ -42,20 +42,24 @@ export function checkConfig(argv: readonly string[], { stdout, stderr, env }: Ch
     return 0
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
-    const { problems } = error
-    stderr(
-      `${problems.map(formatProblem).join('\n')}\n${problems.length} ${problems.length === 1 ? 'problem' : 'problems'} found.\n`,
-    )
+    const count = error.problems.length
+    stderr(`${error.message}\n${count} ${count === 1 ? 'problem' : 'problems'} found.\n`)
     return 78
   }
 }
 
+/** The files of an issuer that hold what it takes to verify its tokens. */
+const ISSUER_FILES = ['jwks_file', 'jwks_seed_file', 'jwks_bearer_token_file', 'ca_file'] as const
+
 function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env']): void {
   const problems: Problem[] = []
-  config.issuers.forEach(({ jwks_file: file }, i) => {
-    const reason = file === undefined ? undefined : whyUnreadable(file)
-    const problem = `names a file that cannot be read: ${file} (${reason}).`
-    if (reason !== undefined) problems.push(locate({ path: ['issuers', i, 'jwks_file'], problem }))
+  config.issuers.forEach((issuer, i) => {
+    for (const key of ISSUER_FILES) {
+      const file = issuer[key]
+      const reason = file === undefined ? undefined : whyUnreadable(file)
+      const problem = `names a file that cannot be read: ${file} (${reason}).`
+      if (reason !== undefined) problems.push(locate({ path: ['issuers', i, key], problem }))
+    }
   })
   for (const [name, { client_secret: secret }] of Object.entries(config.helper.clients)) {
     try {
@@ -66,13 +70,12 @@ function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env'])
       problems.push(...error.problems.map(({ source, problem }) => locate({ path, problem: `${source}: ${problem}` })))
     }
   }
-  if (problems.length > 0) throw new ConfigError(problems)
+  if (problems.length > 0) throw new ConfigError(inOrder(problems))
 }
 
 function whyUnreadable(file: string): string | undefined {
   try {
-    readFileSync(file)
-    return undefined
+    return readFileSync(file).length === 0 ? 'empty' : undefined
   } catch (error) {
     return (error as NodeJS.ErrnoException).code ?? 'unknown'
   }

@@ -4,7 +4,7 @@ import { checkConfig, type Fault } from './check.ts'
 import { readDocument, type ConfigDocument, type Path } from './document.ts'
 import { applyEnvironment, type Environment } from './env.ts'
 import { fillPreset } from './presets.ts'
-import { isSetting, parseGroups } from './parse.ts'
+import { parseGroups, type Groups } from './parse.ts'
 import type { Config, ParsedConfig } from './schema.ts'
 
 export interface LoadOptions {
@@ -18,9 +18,6 @@ export interface LoadedConfig {
   /** Adds source and line to what is found wrong with a setting later. */
   readonly locate: (fault: Fault) => Problem
 }
-
-/** A file with more problems than this has one problem: it is not a configuration. */
-const MAX_PROBLEMS = 50
 
 /**
  * Loads the configuration: file, environment over it, defaults, checks within and across settings.
@@ -38,16 +35,19 @@ export function loadConfigWithPlaces({ file, env }: LoadOptions): LoadedConfig {
   const { values, origins, problems } = applyEnvironment(spellOut(document?.values), env, file)
   const locate = createLocator(document, file, origins)
 
-  const { groups, faults } = parseGroups(withPresets(values))
+  const { groups, faults, inFile } = parseGroups(withPresets(values))
   const config = complete(groups, file)
-  const empty = (document?.empty ?? [])
-    .filter(isSetting)
-    .map((path) => ({ path, problem: 'is empty: give it a value, or remove it.' }))
-  const isEmpty = new Set(empty.map(({ path }) => pathText(path)))
-  const all = [
-    ...problems,
-    ...[...empty, ...faults.filter(({ path }) => !isEmpty.has(pathText(path))), ...checkConfig(config)].map(locate),
-  ]
+  const isWhole = (setting: string) =>
+    faults.every(({ path }) => {
+      const text = pathText(path)
+      return !text.startsWith(setting) || /^[^.[]/.test(text.slice(setting.length))
+    })
+  const found = checkConfig(config, isWhole).map(({ path, other, ...fault }) => ({
+    ...fault,
+    path: inFile(path),
+    ...(other && { other: inFile(other) }),
+  }))
+  const all = [...problems, ...[...faults, ...found].map(locate)]
   if (all.length > 0) throw new ConfigError(inOrder(all))
   return { config: deepFreeze(config as Config), locate }
 }
@@ -67,12 +67,9 @@ function createLocator(
   }
 }
 
-function inOrder(problems: readonly Problem[]): Problem[] {
-  const sorted = [...problems].sort((a, b) => (a.line ?? 0) - (b.line ?? 0))
-  const rest = sorted.length - MAX_PROBLEMS
-  if (rest <= 0) return sorted
-  const last: Problem = { source: sorted[0]?.source ?? '', path: '', problem: `${rest} more problems are not shown.` }
-  return [...sorted.slice(0, MAX_PROBLEMS), last]
+/** In the order of the file; what has no line comes first. */
+export function inOrder(problems: readonly Problem[]): Problem[] {
+  return [...problems].sort((a, b) => (a.line ?? 0) - (b.line ?? 0))
 }
 
 /** The upstream may be written as its URL alone. */
@@ -95,26 +92,19 @@ function pathText(path: Path): string {
 }
 
 /** Fills in what depends on other settings, and makes paths absolute. */
-function complete(parsed: Partial<ParsedConfig>, file: string | undefined): Partial<Config> {
+function complete(parsed: Groups, file: string | undefined): object {
   const base = file === undefined ? '.' : dirname(file)
   const { issuers, identity, helper, ...rest } = parsed
+  const headers = identity?.headers?.map((header) => ({ ...header, header: header.header.toLowerCase() }))
+  const clients = Object.entries(helper?.clients ?? {}).map(([name, client]) => [
+    name,
+    withAbsoluteSecret(client, base),
+  ])
   return {
     ...rest,
     ...(issuers && { issuers: issuers.map((issuer) => completeIssuer(issuer, base)) }),
-    ...(identity && {
-      identity: {
-        ...identity,
-        headers: identity.headers.map((header) => ({ ...header, header: header.header.toLowerCase() })),
-      },
-    }),
-    ...(helper && {
-      helper: {
-        ...helper,
-        clients: Object.fromEntries(
-          Object.entries(helper.clients).map(([name, client]) => [name, withAbsoluteSecret(client, base)]),
-        ),
-      },
-    }),
+    ...(identity && { identity: { ...identity, ...(headers && { headers }) } }),
+    ...(helper && { helper: { ...helper, ...(helper.clients && { clients: Object.fromEntries(clients) }) } }),
   }
 }
 

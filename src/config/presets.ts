@@ -14,10 +14,13 @@ export interface Preset {
   /** Settings that depend on what is written. */
   readonly derive?: (written: Values) => Values
   /** What is wrong with an issuer of this provider. */
-  readonly check?: (issuer: IssuerConfig) => readonly Omit<Fault, 'path'>[]
+  readonly check?: (issuer: IssuerConfig) => readonly PresetFault[]
 }
 
 type IssuerConfig = Config['issuers'][number]
+
+/** Something wrong with a setting of an issuer, by default with `issuer` itself. */
+type PresetFault = Omit<Fault, 'path'> & { readonly setting?: keyof IssuerConfig }
 
 const RS256 = ['RS256']
 
@@ -209,12 +212,12 @@ function deriveEntra(written: Values): Values {
   return tenant === '{tenantid}' ? { discovery_url: `${base}/${place}/v2.0/${document}` } : {}
 }
 
-function mustEndWithSlash(issuer: string): readonly Omit<Fault, 'path'>[] {
+function mustEndWithSlash(issuer: string): readonly PresetFault[] {
   if (issuer.endsWith('/')) return []
   return [{ problem: 'must end with a slash, as the tokens of this provider have it.', hint: `Write ${issuer}/.` }]
 }
 
-function mustNotEndWithSlash(issuer: string): readonly Omit<Fault, 'path'>[] {
+function mustNotEndWithSlash(issuer: string): readonly PresetFault[] {
   if (!issuer.endsWith('/')) return []
   const hint = `Write ${issuer.replace(/\/+$/, '')}.`
   return [{ problem: 'must not end with a slash, as the tokens of this provider have none.', hint }]

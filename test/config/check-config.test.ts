@@ -102,6 +102,28 @@ describe('check-config', () => {
     expect(stdout + stderr).not.toContain(CANARY)
   })
 
+  it('finds every kind of file of an issuer that is missing or empty, in the order of the file', () => {
+    write('empty', '')
+    const client = 'helper:\n  clients:\n    web: { client_id: web, client_secret: { file: ./gone } }\n'
+    const files = '    jwks_seed_file: ./empty\n    jwks_bearer_token_file: ./token\n    ca_file: ./ca.pem\n'
+    const file = write('c.yaml', client + VALID.replace('upstream', `${files}upstream`))
+    const { code, stderr } = run([file])
+    expect(code).toBe(78)
+    expect(stderr.match(/c\.yaml:\d+: [^:]+/g)?.map((line) => line.replace(/^.*c\.yaml:/, ''))).toEqual([
+      '3: helper.clients.web.client_secret',
+      '7: issuers[0].jwks_seed_file',
+      '8: issuers[0].jwks_bearer_token_file',
+      '9: issuers[0].ca_file',
+    ])
+    expect(stderr).toContain('4 problems found.')
+  })
+
+  it('counts all problems, also those that are too many to show', () => {
+    const rules = Array.from({ length: 60 }, (_, i) => `  - { name: r${i}, exact: [x] }\n`).join('')
+    const { stderr } = run([write('c.yaml', `${VALID}rules:\n${rules}`)])
+    expect(stderr).toContain('10 more problems are not shown.\n60 problems found.\n')
+  })
+
   it.each([
     ['an unknown flag', ['--online']],
     ['a second file', ['a.yaml', 'b.yaml']],
