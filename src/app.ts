@@ -104,6 +104,7 @@ function createListeners(config: Config, runtime: Runtime, telemetry: Telemetry,
       address,
       limits,
       handle,
+      ...(traffic && { http2: { handle: runtime.handleProxy, concurrentStreams: config.limits.concurrent_streams } }),
       newRequestId,
       onUnreadable: (code, reason, peer, requestId) => {
         if (traffic) telemetry.requestUnreadable(code, reason, peer, requestId)

@@ -65,6 +65,7 @@ const REFUSALS = {
   },
   header_invalid: { status: 400, description: 'The header of the request is malformed.' },
   header_too_large: { status: 431, description: 'The header of the request is larger than this server accepts.' },
+  frame_invalid: { status: 400, description: 'The connection does not follow the rules of HTTP/2.' },
   host_invalid: { status: 400, description: 'The request needs exactly one valid Host header field.' },
   request_timeout: { status: 408, description: 'The request did not arrive in time.' },
   expectation_failed: { status: 417, description: 'The only supported expectation is 100-continue.' },

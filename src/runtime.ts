@@ -15,9 +15,10 @@ import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
 import { createForward } from './proxy/forward.ts'
+import { createHttp2Upstream } from './proxy/http2-upstream.ts'
 import { createProxyHandler } from './proxy/handler.ts'
-import { createUpstream } from './proxy/upstream.ts'
-import type { RequestHandler } from './server/listener.ts'
+import { createUpstream, type Upstream } from './proxy/upstream.ts'
+import type { CallerHandler } from './server/caller.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
 import type { Expectation } from './token/claims.ts'
 import type { AcceptedIssuer } from './token/issuers.ts'
@@ -37,7 +38,7 @@ export interface RuntimeContext {
 
 /** All rooms of one configuration, built bottom-up. Nothing is fetched or opened before `start()`. */
 export interface Runtime {
-  readonly handleProxy: RequestHandler
+  readonly handleProxy: CallerHandler
   /** Absent unless a client is configured. */
   readonly handleHelper: ((request: IncomingMessage, response: ServerResponse) => void) | undefined
   /** What must have happened before traffic is welcome. */
@@ -68,14 +69,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
     clock,
     onCacheResult: telemetry.tokenPresented,
   })
-  const { upstream: upstreamSettings } = config
-  const upstream = createUpstream({
-    ...readOrigin(upstreamSettings.url),
-    connectTimeoutMs: upstreamSettings.connect_timeout,
-    responseTimeoutMs: upstreamSettings.response_timeout,
-    idleTimeoutMs: upstreamSettings.idle_timeout,
-    connections: upstreamSettings.connections,
-  })
+  const upstream = createConfiguredUpstream(config)
   telemetry.watchIssuers(issuers.map(({ issuer }) => issuer))
   telemetry.watchTokenCache(verifier.status)
 
@@ -101,6 +95,17 @@ export function createRuntime(context: RuntimeContext): Runtime {
       upstream.close()
     },
   }
+}
+
+function createConfiguredUpstream({ upstream: settings }: Config): Upstream {
+  const create = new URL(settings.url).protocol === 'h2c:' ? createHttp2Upstream : createUpstream
+  return create({
+    ...readOrigin(settings.url),
+    connectTimeoutMs: settings.connect_timeout,
+    responseTimeoutMs: settings.response_timeout,
+    idleTimeoutMs: settings.idle_timeout,
+    connections: settings.connections,
+  })
 }
 
 /** The address that connections go to. A name is resolved for each connection. */

@@ -59,13 +59,13 @@ function isThere(config: object, setting: string): boolean {
 }
 
 function checkUpstream({ upstream }: Config): Fault[] {
-  const { protocol, origin, port, pathname, search } = new URL(upstream.url)
+  const { protocol, host, port, pathname, search } = new URL(upstream.url)
   const path: Path = ['upstream', 'url']
-  if (protocol !== 'http:') return [{ path, problem: 'must be http; https is not supported yet.' }]
+  if (protocol === 'https:') return [{ path, problem: 'must be http or h2c; https is not supported yet.' }]
   if (port === '0') return [{ path, problem: 'has the port 0, on which nothing listens.' }]
-  if (pathname === '/' && search === '' && !/[/?]$/.test(upstream.url)) return []
+  if (/^\/?$/.test(pathname) && search === '' && !/[/?]$/.test(upstream.url)) return []
   const problem = 'must be an origin, without a path, slash or query at its end.'
-  return [{ path, problem, hint: `Targets are forwarded as they are: write ${origin}.` }]
+  return [{ path, problem, hint: `Targets are forwarded as they are: write ${protocol}//${host}.` }]
 }
 
 function checkLimits({ limits }: Config): Fault[] {

@@ -152,18 +152,19 @@ export function address(description: string) {
   })
 }
 
-/** An absolute http or https URL, kept as it was written. */
-export function url(description: string) {
-  const json = { type: 'string', pattern: '^https?://' }
+/** An absolute URL of one of the given schemes, http or https unless said otherwise, kept as it was written. */
+export function url(description: string, schemes: readonly string[] = ['http', 'https']) {
+  const json = { type: 'string', pattern: schemes.length === 2 ? '^https?://' : `^(${schemes.join('|')})://` }
   return field({ text: description, kind: 'URL', json }, (value) => {
     const string = readString(value, 'a URL')
-    const scheme = /^(unix|h2c):/.exec(string)?.[1]
+    const scheme = /^(unix):/.exec(string)?.[1]
     if (scheme !== undefined) throw new FieldFault(`begins with "${scheme}:", which is not supported yet; use http.`)
     if (/^https?:(?!\/\/[^/])/i.test(string)) throw new FieldFault('must have "//" and a host after its scheme.')
     if (/[\s\\\x00-\x1f]/.test(string)) throw new FieldFault('must not hold spaces, backslashes or control characters.')
     const parsed = URL.canParse(string) ? new URL(string) : undefined
-    if (parsed === undefined || !/^https?:$/.test(parsed.protocol))
-      throw new FieldFault('must be an http or https URL.')
+    if (parsed === undefined || !schemes.includes(parsed.protocol.slice(0, -1))) {
+      throw new FieldFault(`must be an ${schemes.join(' or ')} URL.`)
+    }
     if (parsed.username !== '' || parsed.password !== '') throw new FieldFault('must not hold a user name or password.')
     if (string.includes('#')) throw new FieldFault('must not hold a fragment.')
     return string

@@ -81,7 +81,11 @@ const issuer = section('An authorization server whose access tokens are accepted
 })
 
 const upstream = section('The backend. May be written as the URL alone.', {
-  url: url('Origin of the backend, such as http://127.0.0.1:3000. Write 127.0.0.1, not localhost.'),
+  url: url('Origin of the backend: http://127.0.0.1:3000, or h2c:// for HTTP/2 and gRPC. Not localhost.', [
+    'http',
+    'https',
+    'h2c',
+  ]),
   connect_timeout: v.optional(duration('Time to connect; then 504.', '50ms', '60s'), '3s'),
   response_timeout: v.optional(duration('Time until the response header; then 504.', '1s', '1h'), '60s'),
   idle_timeout: v.optional(
@@ -246,6 +250,10 @@ const limits = section('Limits on what callers may send.', {
   keep_alive_timeout: v.optional(
     duration('How long an idle connection is kept. Longer than the load balancer keeps its own.', '1s', '1h'),
     '75s',
+  ),
+  concurrent_streams: v.optional(
+    count('Most requests at a time on one connection of HTTP/2; further ones are refused unseen.', 1, 10_000),
+    256,
   ),
   token_cache_entries: v.optional(
     count('How many verified tokens are remembered, the least recently used going first; 0 for none.', 0, 1_000_000),

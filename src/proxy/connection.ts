@@ -1,16 +1,20 @@
-import type { IncomingMessage } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { UpstreamError, type CodedError, type UpstreamCode } from '../errors.ts'
 import { ResponseFault } from '../http/response-head.ts'
+import type { CallerRequest } from '../server/caller.ts'
 import { ResponseReader, type ResponseSink } from './response-reader.ts'
 
 /** One request for the upstream, and who takes its response. */
 export interface UpstreamRequest extends ResponseSink {
   readonly method: string
-  /** Request line and header fields with the empty line, one character per byte. */
+  /** For HTTP/1.1: request line and header fields with the empty line, one character per byte. */
   readonly head: string
+  /** For HTTP/2: all header fields, flat. */
+  readonly http2Head: string[]
   /** The caller's request when it has a body to be sent on. */
-  readonly body: IncomingMessage | undefined
+  readonly body: CallerRequest | undefined
+  /** The trailer fields of the body that may travel on, flat; complete once it has ended. */
+  readonly trailers: string[]
   /** Whether the body is sent in chunks rather than as the Content-Length in `head` says. */
   readonly chunked: boolean
   /** The caller left, and the answer is not wanted any more. */
@@ -18,9 +22,17 @@ export interface UpstreamRequest extends ResponseSink {
   /** Whether the caller cannot take more of the response for now. Whoever clears it calls `resume()`. */
   readonly blocked: boolean
   /** Where it was sent. */
-  connection: Connection | undefined
+  connection: Carriage | undefined
   /** Called once when there is no complete response. */
   onFailure(error: CodedError): void
+}
+
+/** A request under way to the upstream. */
+export interface Carriage {
+  /** Gives it up; nothing of its response is wanted any more. */
+  cancel(): void
+  /** The caller can take more of the response. */
+  resume(): void
 }
 
 export interface ConnectionOptions {
@@ -46,11 +58,11 @@ export interface ConnectionOwner {
 /** Shared by all connections: what is read into it is used up before the next read. */
 const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024)
 /** Methods that may be sent again when nothing came back (RFC 9110 §9.2.2). */
-const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
+export const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
 const CRLF = '\r\n'
 
 /** One connection to the upstream: carries one request at a time. */
-export class Connection {
+export class Connection implements Carriage {
   readonly #socket: Socket
   readonly #options: ConnectionOptions
   readonly #owner: ConnectionOwner
@@ -86,7 +98,7 @@ export class Connection {
     })
     socket.on('drain', () => this.#resumeUpload())
     socket.on('end', () => this.#end())
-    socket.on('error', (error: NodeJS.ErrnoException) => this.#fail(toCode(error), error.code ?? error.name))
+    socket.on('error', (error: NodeJS.ErrnoException) => this.#fail(toFailureCode(error), error.code ?? error.name))
     socket.on('close', () => this.#fail('upstream_reset', 'closed'))
   }
 
@@ -158,7 +170,7 @@ export class Connection {
     this.#owner.onIdle(this)
   }
 
-  #upload(body: IncomingMessage, chunked: boolean): void {
+  #upload(body: CallerRequest, chunked: boolean): void {
     this.#uploading = true
     this.#deadlineMs = Infinity
     body.on('error', ignore)
@@ -227,7 +239,8 @@ function toConnectCode(code: UpstreamCode): UpstreamCode {
   return code === 'upstream_reset' ? 'upstream_unreachable' : code
 }
 
-function toCode({ code }: NodeJS.ErrnoException): UpstreamCode {
+/** What an error of a connection means. */
+export function toFailureCode({ code }: NodeJS.ErrnoException): UpstreamCode {
   if (code === 'ETIMEDOUT') return 'upstream_timeout'
   return code === 'ECONNRESET' || code === 'EPIPE' ? 'upstream_reset' : 'upstream_unreachable'
 }

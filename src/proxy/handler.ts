@@ -1,12 +1,12 @@
-import type { IncomingMessage } from 'node:http'
-import { CodedError, refusal } from '../errors.ts'
+import { CODES, CodedError, refusal, type Refusal } from '../errors.ts'
 import { scopesOf } from '../gate/authorize.ts'
 import type { Gate } from '../gate/gate.ts'
 import type { Permit } from '../gate/permit.ts'
 import { plainAddress, type Peer } from '../http/forwarded.ts'
+import { readGrpcType, toGrpcResponse } from '../http/grpc.ts'
 import { findField } from '../http/headers.ts'
 import { toProblemResponse } from '../http/problem.ts'
-import type { RequestHandler } from '../server/listener.ts'
+import type { CallerHandler, CallerRequest } from '../server/caller.ts'
 import type { OutcomeRecorder } from '../telemetry/outcome.ts'
 import { Exchange } from './exchange.ts'
 import type { Forward } from './forward.ts'
@@ -24,22 +24,23 @@ export interface ProxyHandlerOptions {
 }
 
 /** Creates the door through which traffic comes: gate, then forward, one place for errors, one outcome per request. */
-export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler {
+export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler {
   const { gate, forward } = options
   const toPeer = createPeers(options.isTrustedPeer)
 
-  return (request, response, expectsContinue) => {
+  return (request, response, expectsContinue, fault) => {
     const requestId = readRequestId(request, options.newRequestId)
     const exchange = new Exchange({ request, response, requestId, peer: toPeer(request), expectsContinue })
     options.onInFlight(1)
     response.on('error', ignore)
     response.on('close', () => finish(exchange))
-    decide(exchange)
+    decide(exchange, fault)
   }
 
-  function decide(exchange: Exchange): void {
+  function decide(exchange: Exchange, fault: Refusal | undefined): void {
     const { request } = exchange
     try {
+      if (fault !== undefined) throw fault
       checkSupported(request, exchange.expectsContinue)
       const { method, url, rawHeaders: fields } = request
       const permit = gate({ method: method as string, target: url as string, fields }, exchange)
@@ -61,7 +62,7 @@ export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler
 
   /** The single catch: an error becomes a code, and the code a response if there is still somebody to send it to. */
   function fail(exchange: Exchange, error: unknown): void {
-    const { response, rule } = exchange
+    const { request, response, rule } = exchange
     exchange.decidedMs ??= performance.now()
     if (error instanceof CodedError) {
       exchange.code = error.code
@@ -71,7 +72,12 @@ export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler
       options.onUnexpected(error, exchange.requestId)
     }
     if (response.headersSent || response.destroyed) return
-    const answer = toProblemResponse(exchange.code, exchange.requestId, rule && scopesOf(rule))
+    exchange.refusedAs = CODES[exchange.code].status
+    const grpcType = readGrpcType(request.rawHeaders)
+    const answer =
+      grpcType === undefined
+        ? toProblemResponse(exchange.code, exchange.requestId, rule && scopesOf(rule))
+        : toGrpcResponse(exchange.code, exchange.requestId, grpcType)
     response.writeHead(answer.status, answer.headers)
     response.end(answer.body)
   }
@@ -104,9 +110,10 @@ export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler
 }
 
 /** The status the caller got, or 499 when it left without one or before the upstream was through. */
-function statusSent({ response, code }: Exchange): number {
+function statusSent({ response, code, refusedAs }: Exchange): number {
   const sent = response.writableFinished || (response.headersSent && code !== 'caller_gone')
-  return sent ? response.statusCode : 499
+  if (!sent) return 499
+  return refusedAs === 0 ? response.statusCode : refusedAs
 }
 
 /** The path of a target without its query, which may hold secrets. */
@@ -119,7 +126,7 @@ function pathOf(target: string): string {
 function ignore(): void {}
 
 /** Refuses what this version cannot carry, before anybody else has to think about it. */
-function checkSupported({ method, rawHeaders }: IncomingMessage, expectsContinue: boolean): void {
+function checkSupported({ method, rawHeaders }: CallerRequest, expectsContinue: boolean): void {
   // A TRACE would show the caller what we add to its request.
   if (method === 'TRACE') throw refusal('method_not_supported', { method })
   if (findField(rawHeaders, 'upgrade').count > 0) throw refusal('upgrade_not_supported')
@@ -134,7 +141,7 @@ function checkSupported({ method, rawHeaders }: IncomingMessage, expectsContinue
 const LEGAL_REQUEST_ID = /^[\w.:-]{1,128}$/
 
 /** The caller's `X-Request-Id` when it is harmless, so that one id runs through all logs; otherwise a new one. */
-function readRequestId({ rawHeaders }: IncomingMessage, newRequestId: () => string): string {
+function readRequestId({ rawHeaders }: CallerRequest, newRequestId: () => string): string {
   const { count, value } = findField(rawHeaders, 'x-request-id')
   return count === 1 && value !== undefined && LEGAL_REQUEST_ID.test(value) ? value : newRequestId()
 }
@@ -142,9 +149,9 @@ function readRequestId({ rawHeaders }: IncomingMessage, newRequestId: () => stri
 const PEER = Symbol('peer')
 
 /** The TCP neighbour, looked up once per connection. */
-function createPeers(isTrusted: (address: string) => boolean): (request: IncomingMessage) => Peer {
+function createPeers(isTrusted: (address: string) => boolean): (request: CallerRequest) => Peer {
   return (request) => {
-    const socket: IncomingMessage['socket'] & { [PEER]?: Peer } = request.socket
+    const socket: CallerRequest['socket'] & { [PEER]?: Peer } = request.socket
     if (socket[PEER] === undefined) {
       const address = plainAddress(socket.remoteAddress ?? '')
       socket[PEER] = { address, trusted: address !== '' && isTrusted(address), scheme: 'http' }

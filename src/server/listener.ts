@@ -1,8 +1,11 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { RefusalCode } from '../errors.ts'
 import { toProblemResponse } from '../http/problem.ts'
+import type { CallerHandler } from './caller.ts'
+import { createHttp2Connections, type Http2Connections } from './http2.ts'
+import { divertHttp2, type Undecided } from './preface.ts'
 
 export interface ListenAddress {
   readonly host: string
@@ -29,9 +32,15 @@ export interface ListenerOptions {
   /** A request that never reached the handler: its header could not be parsed, or it was a CONNECT. */
   readonly onUnreadable: (code: RefusalCode, reason: string, peer: string, requestId: string) => void
   readonly newRequestId: () => string
+  /** Serves HTTP/2, too; absent for HTTP/1.1 alone. */
+  readonly http2?: {
+    readonly handle: CallerHandler
+    /** Most requests at a time on one connection. */
+    readonly concurrentStreams: number
+  }
 }
 
-/** One listening socket for HTTP/1.1. */
+/** One listening socket. */
 export interface Listener {
   /** Binds; resolves to the port. Rejects with Node's error when that fails. */
   start(): Promise<number>
@@ -120,6 +129,9 @@ export function createListener(options: ListenerOptions): Listener {
     else refuse(socket, toRefusalCode(error.code), error.code ?? 'unknown')
   })
 
+  const http2 = createHttp2(options)
+  const undecided = http2 && divert(server, http2, refuse, limits)
+
   return {
     start: () =>
       new Promise((resolve, reject) => {
@@ -133,6 +145,7 @@ export function createListener(options: ListenerOptions): Listener {
     drain() {
       draining = true
       for (const response of responsesInFlight()) response.shouldKeepAlive = false
+      http2?.drain()
     },
 
     isDraining: () => draining,
@@ -144,7 +157,7 @@ export function createListener(options: ListenerOptions): Listener {
         // Idle connections appear as requests finish, so one sweep is not enough.
         const sweep = setInterval(closeIdle, SWEEP_INTERVAL_MS)
         const deadline = setTimeout(() => {
-          cut = responsesInFlight().length
+          cut = responsesInFlight().length + (http2?.cut() ?? 0)
           server.closeAllConnections()
         }, graceMs)
         server.close(() => {
@@ -153,9 +166,36 @@ export function createListener(options: ListenerOptions): Listener {
           resolve(cut)
         })
         closeIdle()
+        undecided?.close()
+        http2?.close()
       })
     },
   }
+}
+
+/** The connections that speak HTTP/2. Whoever accepts one in another way, such as TLS with ALPN, calls their `accept`. */
+function createHttp2({ http2, limits, onUnreadable, newRequestId }: ListenerOptions): Http2Connections | undefined {
+  if (http2 === undefined) return undefined
+  return createHttp2Connections({
+    limits: {
+      headerBytes: limits.headerBytes,
+      keepAliveTimeoutMs: limits.keepAliveTimeoutMs,
+      concurrentStreams: http2.concurrentStreams,
+    },
+    handle: http2.handle,
+    onUnreadable: (code, reason, peer) => onUnreadable(code, reason, peer, newRequestId()),
+  })
+}
+
+type Refuse = (socket: Duplex, code: RefusalCode, reason: string) => void
+
+/** HTTP/2 by prior knowledge, on the port of HTTP/1.1. */
+function divert(server: Server, http2: Http2Connections, refuse: Refuse, limits: ListenerLimits): Undecided {
+  return divertHttp2(server, {
+    acceptHttp2: (socket) => http2.accept(socket),
+    timeoutMs: limits.headersTimeoutMs,
+    onSilent: (socket) => refuse(socket, 'request_timeout', 'silent'),
+  })
 }
 
 function toRefusalCode(code: string | undefined): RefusalCode {

@@ -86,6 +86,7 @@ describe('the smallest file', () => {
       target_bytes: 8192,
       headers_timeout: 15_000,
       keep_alive_timeout: 75_000,
+      concurrent_streams: 256,
       token_cache_entries: 10_000,
       token_cache_bytes: 33_554_432,
     })
