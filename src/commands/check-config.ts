@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { renderEffective } from '../config/effective.ts'
 import { inOrder, loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
@@ -37,6 +37,7 @@ export function checkConfig(argv: readonly string[], { stdout, stderr, env }: Ch
       return 0
     }
     checkFiles(loaded, env)
+    for (const file of podFiles(config)) stdout(`warning: ${file} is not checked: it is in a pod only.\n`)
     for (const warning of configWarnings(config)) stdout(`warning: ${warning}\n`)
     stdout(`${file ?? 'The environment'} is valid: ${summarize(config)}.\n`)
     return 0
@@ -53,10 +54,11 @@ const ISSUER_FILES = ['jwks_file', 'jwks_seed_file', 'jwks_bearer_token_file', '
 
 function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env']): void {
   const problems: Problem[] = []
+  const outside = podFiles(config)
   config.issuers.forEach((issuer, i) => {
     for (const key of ISSUER_FILES) {
       const file = issuer[key]
-      const reason = file === undefined ? undefined : whyUnreadable(file)
+      const reason = file === undefined || outside.includes(file) ? undefined : whyUnreadable(file)
       const problem = `names a file that cannot be read: ${file} (${reason}).`
       if (reason !== undefined) problems.push(locate({ path: ['issuers', i, key], problem }))
     }
@@ -71,6 +73,16 @@ function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env'])
     }
   }
   if (problems.length > 0) throw new ConfigError(inOrder(problems))
+}
+
+/** Mounted by Kubernetes alone, and so missing wherever else a configuration is checked. */
+const IN_POD = '/var/run/secrets/kubernetes.io/serviceaccount/'
+
+/** Files that cannot be checked because this is no pod. */
+function podFiles({ issuers }: Config): string[] {
+  if (existsSync(IN_POD)) return []
+  const files = issuers.flatMap((issuer) => ISSUER_FILES.map((key) => issuer[key]))
+  return files.filter((file) => file?.startsWith(IN_POD) === true) as string[]
 }
 
 function whyUnreadable(file: string): string | undefined {

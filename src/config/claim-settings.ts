@@ -65,9 +65,16 @@ export const claimSettings = {
     ),
     'access_token',
   ),
+  access_token_claims: v.optional(
+    claimPaths(
+      'Claims by which access tokens of this issuer differ from its ID tokens: a token with none of them is refused as an ' +
+        'ID token.',
+    ),
+    [],
+  ),
   required_claims: v.optional(
     list(
-      'Claims that every token must have, on every path.',
+      'Claims that every token must have, on every path. Those of the preset are required, too.',
       section('One required claim.', {
         claim: claimPath('Where the value is. Of a list, one element must match.'),
         any_of: v.optional(list('The accepted values. Default: any.', scalar('A value.'), 1)),

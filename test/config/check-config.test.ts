@@ -1,7 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { parse } from 'yaml'
 import { checkConfig } from '../../src/commands/check-config.ts'
 
 const VALID = 'issuers:\n  - issuer: https://t.example/\n    audience: api\nupstream: http://127.0.0.1:3000\n'
@@ -116,6 +117,35 @@ describe('check-config', () => {
       '9: issuers[0].ca_file',
     ])
     expect(stderr).toContain('4 problems found.')
+  })
+
+  it('warns of files that are in a pod only, where this is none', () => {
+    const issuer = 'issuers:\n  - preset: kubernetes\n    audience: api\nupstream: http://127.0.0.1:3000\n'
+    const { code, stdout } = run([write('c.yaml', issuer)])
+    const inPod = existsSync('/var/run/secrets/kubernetes.io/serviceaccount/')
+    expect(code).toBe(0)
+    expect(stdout.match(/^warning: .*serviceaccount\/(token|ca\.crt) is not checked/gm) ?? []).toHaveLength(
+      inPod ? 0 : 2,
+    )
+  })
+
+  it('prints what it all comes to with --effective, in a form that can be read again, without any secret', () => {
+    write('secret', `${CANARY}\n`)
+    const client = 'helper:\n  clients:\n    web: { client_id: web, client_secret: { file: ./secret } }\n'
+    const issuer = 'issuers:\n  - preset: okta\n    issuer: https://e.okta.com/oauth2/default\n    audience: a\n'
+    const { code, stdout, stderr } = run([
+      '--effective',
+      write('c.yaml', `${issuer}${client}upstream: http://127.0.0.1:3000\n`),
+    ])
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(stdout).not.toContain(CANARY)
+    expect(parse(stdout)).toMatchObject({
+      issuers: [{ preset: 'okta', algorithms: ['RS256'], access_token_claims: [['cid']], clock_tolerance: '30s' }],
+      limits: { token_bytes: '16KiB' },
+      listen: { helper: '127.0.0.1:8181' },
+      helper: { clients: { web: { client_secret: { file: join(folder, 'secret') } } } },
+    })
+    expect(run(['--effective', write('again.yaml', stdout)]).stdout).toBe(stdout)
   })
 
   it('counts all problems, also those that are too many to show', () => {

@@ -40,6 +40,7 @@ describe('the smallest file', () => {
         issuer_aliases: [],
         insecure_any_tenant: false,
         token_kind: 'access_token',
+        access_token_claims: [],
         required_claims: [],
         forbidden_claims: [],
         roles: [['roles']],
