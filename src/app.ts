@@ -7,6 +7,7 @@ import { describeFetchError } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
 import { createRuntime, type Runtime } from './runtime.ts'
 import { createListener, type Listener, type ListenAddress, type RequestHandler } from './server/listener.ts'
+import { createTlsSource, type TlsSource } from './server/tls.ts'
 import type { Log } from './telemetry/log.ts'
 import { createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { createTelemetry, type Telemetry } from './telemetry/telemetry.ts'
@@ -98,14 +99,18 @@ function createListeners(config: Config, runtime: Runtime, telemetry: Telemetry,
     headerBytes: config.limits.header_bytes,
     headersTimeoutMs: config.limits.headers_timeout,
     keepAliveTimeoutMs: config.limits.keep_alive_timeout,
+    connections: config.limits.connections,
   }
   const create = (address: ListenAddress, handle: RequestHandler, traffic: boolean) =>
     createListener({
       address,
       limits,
       handle,
+      ...(traffic && { tls: createConfiguredTls(config, telemetry) }),
       ...(traffic && { http2: { handle: runtime.handleProxy, concurrentStreams: config.limits.concurrent_streams } }),
       newRequestId,
+      onDropped: telemetry.connectionDropped,
+      onHandshakeFailed: telemetry.handshakeFailed,
       onUnreadable: (code, reason, peer, requestId) => {
         if (traffic) telemetry.requestUnreadable(code, reason, peer, requestId)
       },
@@ -114,6 +119,18 @@ function createListeners(config: Config, runtime: Runtime, telemetry: Telemetry,
     proxy: create(config.listen.proxy, runtime.handleProxy, true),
     ops: create(config.listen.ops, handleOps, false),
     helper: runtime.handleHelper && create(config.listen.helper, runtime.handleHelper, false),
+  }
+}
+
+/** @throws StartError when the files cannot be used */
+function createConfiguredTls({ listen: { tls } }: Config, telemetry: Telemetry): TlsSource | undefined {
+  if (tls === undefined) return undefined
+  const files = { certificateFile: tls.certificate_file, keyFile: tls.key_file, clientCaFile: tls.client_ca_file }
+  try {
+    return createTlsSource(files, telemetry.certificatesRotated)
+  } catch (error) {
+    const { code, path } = error as NodeJS.ErrnoException
+    throw new StartError(`listen.tls: the file ${path} cannot be read (${code}); name another, or remove listen.tls`)
   }
 }
 

@@ -82,7 +82,7 @@ const UNAVAILABILITIES = {
   },
   overloaded: {
     status: 503,
-    description: 'This server has more tokens to verify than it can at the moment.',
+    description: 'This server has more requests than it can serve at the moment.',
     retryAfterSeconds: 1,
   },
 } as const satisfies Record<string, CodeEntry>

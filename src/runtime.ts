@@ -14,6 +14,7 @@ import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
+import { createDial, type Dial } from './proxy/dial.ts'
 import { createForward } from './proxy/forward.ts'
 import { createHttp2Upstream } from './proxy/http2-upstream.ts'
 import { createProxyHandler } from './proxy/handler.ts'
@@ -82,6 +83,8 @@ export function createRuntime(context: RuntimeContext): Runtime {
       isTrustedPeer: createTrust(config.listen.trusted_proxies),
       newRequestId,
       onInFlight: telemetry.inFlightChanged,
+      maxInFlight: config.limits.requests_in_flight,
+      maxFields: config.limits.header_count,
     }),
     handleHelper: createConfiguredHelper(context, issuers, verifier),
     latches: issuers.map(({ issuer }) => ({
@@ -97,21 +100,32 @@ export function createRuntime(context: RuntimeContext): Runtime {
   }
 }
 
-function createConfiguredUpstream({ upstream: settings }: Config): Upstream {
+function createConfiguredUpstream({ upstream: settings, limits }: Config): Upstream {
   const create = new URL(settings.url).protocol === 'h2c:' ? createHttp2Upstream : createUpstream
   return create({
-    ...readOrigin(settings.url),
+    dial: createConfiguredDial(settings),
     connectTimeoutMs: settings.connect_timeout,
     responseTimeoutMs: settings.response_timeout,
     idleTimeoutMs: settings.idle_timeout,
+    bodyTimeoutMs: limits.body_timeout,
     connections: settings.connections,
   })
 }
 
-/** The address that connections go to. A name is resolved for each connection. */
-function readOrigin(url: string): { host: string; port: number } {
-  const { hostname, port } = new URL(url)
-  return { host: hostname.replace(/^\[|\]$/g, ''), port: port === '' ? 80 : Number(port) }
+/** A host name is resolved for each connection. */
+function createConfiguredDial(settings: Config['upstream']): Dial {
+  const { protocol, hostname, port, pathname } = new URL(settings.url)
+  if (protocol === 'unix:') return createDial({ path: decodeURIComponent(pathname) }, undefined)
+  const host = hostname.replace(/^\[|\]$/g, '')
+  if (protocol !== 'https:') return createDial({ host, port: port === '' ? 80 : Number(port) }, undefined)
+  const tls = {
+    serverName: settings.server_name ?? host,
+    caFile: settings.ca_file,
+    certificateFile: settings.certificate_file,
+    keyFile: settings.key_file,
+    protocol: 'http/1.1',
+  } as const
+  return createDial({ host, port: port === '' ? 443 : Number(port) }, tls)
 }
 
 type IssuerSettings = Config['issuers'][number]

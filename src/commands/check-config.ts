@@ -1,4 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
+import type { Fault } from '../config/check.ts'
+import { FILES } from '../config/complete.ts'
 import { renderEffective } from '../config/effective.ts'
 import { inOrder, loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
@@ -37,7 +39,8 @@ export function checkConfig(argv: readonly string[], { stdout, stderr, env }: Ch
       return 0
     }
     checkFiles(loaded, env)
-    for (const file of podFiles(config)) stdout(`warning: ${file} is not checked: it is in a pod only.\n`)
+    for (const { file } of filesOf(config).filter(isElsewhere))
+      stdout(`warning: ${file} is not checked: it is in a pod only.\n`)
     for (const warning of configWarnings(config)) stdout(`warning: ${warning}\n`)
     stdout(`${file ?? 'The environment'} is valid: ${summarize(config)}.\n`)
     return 0
@@ -49,20 +52,34 @@ export function checkConfig(argv: readonly string[], { stdout, stderr, env }: Ch
   }
 }
 
-/** The files of an issuer that hold what it takes to verify its tokens. */
-const ISSUER_FILES = ['jwks_file', 'jwks_seed_file', 'jwks_bearer_token_file', 'ca_file'] as const
+/** Every setting that names a file, with the file. */
+function filesOf({ issuers, upstream, listen }: Config): { path: Fault['path']; file: string }[] {
+  const named = <T extends object>(group: T | undefined, keys: readonly (keyof T & string)[], at: Fault['path']) =>
+    keys.flatMap((key) => {
+      const file = group?.[key]
+      return typeof file === 'string' ? [{ path: [...at, key], file }] : []
+    })
+  return [
+    ...issuers.flatMap((issuer, i) => named(issuer, FILES.issuers, ['issuers', i])),
+    ...named(upstream, FILES.upstream, ['upstream']),
+    ...named(listen.tls, FILES.tls, ['listen', 'tls']),
+  ]
+}
+
+/** Mounted by Kubernetes alone, and so missing wherever else a configuration is checked. */
+const IN_POD = '/var/run/secrets/kubernetes.io/serviceaccount/'
+
+function isElsewhere({ file }: { readonly file: string }): boolean {
+  return file.startsWith(IN_POD) && !existsSync(IN_POD)
+}
 
 function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env']): void {
   const problems: Problem[] = []
-  const outside = podFiles(config)
-  config.issuers.forEach((issuer, i) => {
-    for (const key of ISSUER_FILES) {
-      const file = issuer[key]
-      const reason = file === undefined || outside.includes(file) ? undefined : whyUnreadable(file)
-      const problem = `names a file that cannot be read: ${file} (${reason}).`
-      if (reason !== undefined) problems.push(locate({ path: ['issuers', i, key], problem }))
-    }
-  })
+  for (const { path, file } of filesOf(config).filter((one) => !isElsewhere(one))) {
+    const reason = whyUnreadable(file)
+    const problem = `names a file that cannot be read: ${file} (${reason}).`
+    if (reason !== undefined) problems.push(locate({ path, problem }))
+  }
   for (const [name, { client_secret: secret }] of Object.entries(config.helper.clients)) {
     try {
       if (secret !== undefined) readSecret(secret, env)
@@ -73,16 +90,6 @@ function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env'])
     }
   }
   if (problems.length > 0) throw new ConfigError(inOrder(problems))
-}
-
-/** Mounted by Kubernetes alone, and so missing wherever else a configuration is checked. */
-const IN_POD = '/var/run/secrets/kubernetes.io/serviceaccount/'
-
-/** Files that cannot be checked because this is no pod. */
-function podFiles({ issuers }: Config): string[] {
-  if (existsSync(IN_POD)) return []
-  const files = issuers.flatMap((issuer) => ISSUER_FILES.map((key) => issuer[key]))
-  return files.filter((file) => file?.startsWith(IN_POD) === true) as string[]
 }
 
 function whyUnreadable(file: string): string | undefined {

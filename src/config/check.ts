@@ -34,9 +34,10 @@ const CHECKS: readonly (readonly [Check, readonly string[]])[] = [
   [checkLimits, ['limits.header_bytes', 'limits.token_bytes']],
 ]
 
-/** Checks that would take an entry for missing that is there, but has a fault. */
+/** Checks that would take for missing what is there, but has a fault. */
 const CHECKS_OF_WHOLE: readonly (readonly [Check, readonly string[]])[] = [
   [checkClientIssuers, ['helper.clients', 'issuers']],
+  [checkUpstreamTls, ['upstream']],
 ]
 
 /**
@@ -61,11 +62,24 @@ function isThere(config: object, setting: string): boolean {
 function checkUpstream({ upstream }: Config): Fault[] {
   const { protocol, host, port, pathname, search } = new URL(upstream.url)
   const path: Path = ['upstream', 'url']
-  if (protocol === 'https:') return [{ path, problem: 'must be http or h2c; https is not supported yet.' }]
+  if (protocol === 'unix:') return []
   if (port === '0') return [{ path, problem: 'has the port 0, on which nothing listens.' }]
   if (/^\/?$/.test(pathname) && search === '' && !/[/?]$/.test(upstream.url)) return []
   const problem = 'must be an origin, without a path, slash or query at its end.'
   return [{ path, problem, hint: `Targets are forwarded as they are: write ${protocol}//${host}.` }]
+}
+
+function checkUpstreamTls({ upstream }: Config): Fault[] {
+  const isTls = new URL(upstream.url).protocol === 'https:'
+  const faults: Fault[] = []
+  for (const key of ['ca_file', 'server_name', 'certificate_file', 'key_file'] as const) {
+    if (isTls || upstream[key] === undefined) continue
+    faults.push({ path: ['upstream', key], problem: 'is for an upstream with https alone.' })
+  }
+  if ((upstream.certificate_file === undefined) !== (upstream.key_file === undefined)) {
+    faults.push({ path: ['upstream'], problem: 'needs both certificate_file and key_file, or neither.' })
+  }
+  return faults
 }
 
 function checkLimits({ limits }: Config): Fault[] {

@@ -152,23 +152,48 @@ export function address(description: string) {
   })
 }
 
-/** An absolute URL of one of the given schemes, http or https unless said otherwise, kept as it was written. */
-export function url(description: string, schemes: readonly string[] = ['http', 'https']) {
-  const json = { type: 'string', pattern: schemes.length === 2 ? '^https?://' : `^(${schemes.join('|')})://` }
-  return field({ text: description, kind: 'URL', json }, (value) => {
+/** An absolute http or https URL, kept as it was written. */
+export function url(description: string) {
+  const json = { type: 'string', pattern: '^https?://' }
+  return field({ text: description, kind: 'URL', json }, (value) =>
+    readUrl(readString(value, 'a URL'), ['http', 'https']),
+  )
+}
+
+function readUrl(string: string, schemes: readonly string[]): string {
+  if (/^https?:(?!\/\/[^/])/i.test(string)) throw new FieldFault('must have "//" and a host after its scheme.')
+  if (/[\s\\\x00-\x1f]/.test(string)) throw new FieldFault('must not hold spaces, backslashes or control characters.')
+  const parsed = URL.canParse(string) ? new URL(string) : undefined
+  if (parsed === undefined || !schemes.includes(parsed.protocol.slice(0, -1))) {
+    throw new FieldFault(`must be an ${schemes.join(' or ')} URL.`)
+  }
+  if (parsed.username !== '' || parsed.password !== '') throw new FieldFault('must not hold a user name or password.')
+  if (string.includes('#')) throw new FieldFault('must not hold a fragment.')
+  return string
+}
+
+/** Where the backend is: an http, https or h2c URL, or `unix:` and the absolute path of a socket. */
+export function upstreamUrl(description: string) {
+  const plain = { type: 'string', pattern: '^((http|https|h2c)://|unix:/)' }
+  return field({ text: description, kind: 'URL', json: plain }, (value) => {
     const string = readString(value, 'a URL')
-    const scheme = /^(unix):/.exec(string)?.[1]
-    if (scheme !== undefined) throw new FieldFault(`begins with "${scheme}:", which is not supported yet; use http.`)
-    if (/^https?:(?!\/\/[^/])/i.test(string)) throw new FieldFault('must have "//" and a host after its scheme.')
-    if (/[\s\\\x00-\x1f]/.test(string)) throw new FieldFault('must not hold spaces, backslashes or control characters.')
-    const parsed = URL.canParse(string) ? new URL(string) : undefined
-    if (parsed === undefined || !schemes.includes(parsed.protocol.slice(0, -1))) {
-      throw new FieldFault(`must be an ${schemes.join(' or ')} URL.`)
-    }
-    if (parsed.username !== '' || parsed.password !== '') throw new FieldFault('must not hold a user name or password.')
-    if (string.includes('#')) throw new FieldFault('must not hold a fragment.')
-    return string
+    if (/^unix:/i.test(string)) return readSocket(string)
+    return readUrl(string, ['http', 'https', 'h2c'])
   })
+}
+
+/** Longest path that the system has room for. */
+const MAX_SOCKET_BYTES = 107
+
+function readSocket(string: string): string {
+  const path = string.slice('unix:'.length)
+  if (!string.startsWith('unix:') || !/^(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._@+,:=~-]+)+$/.test(path)) {
+    throw new FieldFault('must be "unix:" and the absolute path of a socket, such as unix:/run/api.sock.')
+  }
+  if (path.length > MAX_SOCKET_BYTES) {
+    throw new FieldFault(`names a socket with more than ${MAX_SOCKET_BYTES} characters, which the system cannot open.`)
+  }
+  return string
 }
 
 /** Where a secret is; never the secret itself. */

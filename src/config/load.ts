@@ -1,11 +1,11 @@
-import { dirname, resolve } from 'node:path'
 import { ConfigError, type Problem } from '../errors.ts'
 import { checkConfig, type Fault } from './check.ts'
+import { complete } from './complete.ts'
 import { readDocument, type ConfigDocument, type Path } from './document.ts'
 import { applyEnvironment, type Environment } from './env.ts'
 import { fillPreset } from './presets.ts'
-import { parseGroups, type Groups } from './parse.ts'
-import type { Config, ParsedConfig } from './schema.ts'
+import { parseGroups } from './parse.ts'
+import type { Config } from './schema.ts'
 
 export interface LoadOptions {
   /** The YAML file; without one, the environment alone is read. */
@@ -89,61 +89,6 @@ function hintAt(path: string): string | undefined {
 /** Such as `issuers[0].audience`. */
 function pathText(path: Path): string {
   return path.map((key, i) => (typeof key === 'number' ? `[${key}]` : i === 0 ? key : `.${key}`)).join('')
-}
-
-/** Fills in what depends on other settings, and makes paths absolute. */
-function complete(parsed: Groups, file: string | undefined): object {
-  const base = file === undefined ? '.' : dirname(file)
-  const { issuers, identity, helper, ...rest } = parsed
-  const headers = identity?.headers?.map((header) => ({ ...header, header: header.header.toLowerCase() }))
-  const clients = Object.entries(helper?.clients ?? {}).map(([name, client]) => [
-    name,
-    withAbsoluteSecret(client, base),
-  ])
-  return {
-    ...rest,
-    ...(issuers && { issuers: issuers.map((issuer) => completeIssuer(issuer, base)) }),
-    ...(identity && { identity: { ...identity, ...(headers && { headers }) } }),
-    ...(helper && { helper: { ...helper, ...(helper.clients && { clients: Object.fromEntries(clients) }) } }),
-  }
-}
-
-function completeIssuer(issuer: ParsedConfig['issuers'][number], base: string): Config['issuers'][number] {
-  return {
-    ...issuer,
-    ...withAbsoluteFiles(issuer, base),
-    name: issuer.name ?? nameOf(issuer.issuer),
-  }
-}
-
-const ISSUER_FILES = ['jwks_file', 'jwks_seed_file', 'jwks_bearer_token_file', 'ca_file'] as const
-
-function withAbsoluteFiles(issuer: ParsedConfig['issuers'][number], base: string) {
-  return Object.fromEntries(
-    ISSUER_FILES.flatMap((key) => {
-      const file = issuer[key]
-      return file === undefined ? [] : [[key, resolve(base, file)]]
-    }),
-  ) as Partial<Record<(typeof ISSUER_FILES)[number], string>>
-}
-
-type Client = ParsedConfig['helper']['clients'][string]
-
-function withAbsoluteSecret(client: Client, base: string): Client {
-  const { client_secret: secret } = client
-  return secret !== undefined && 'file' in secret
-    ? { ...client, client_secret: { file: resolve(base, secret.file) } }
-    : client
-}
-
-/** The host of an issuer as a name, or the issuer itself as far as a name can hold it. */
-function nameOf(issuer: string): string {
-  const text = URL.canParse(issuer) ? new URL(issuer).host : issuer
-  const name = text
-    .toLowerCase()
-    .replace(/[^a-z0-9._-]+/g, '-')
-    .replace(/^[^a-z0-9]+/, '')
-  return name === '' ? 'issuer' : name.slice(0, 63)
 }
 
 function deepFreeze<T>(value: T): T {

@@ -1,7 +1,8 @@
-import { connect, type Socket } from 'node:net'
-import { UpstreamError, type CodedError, type UpstreamCode } from '../errors.ts'
+import type { Socket } from 'node:net'
+import { refusal, UpstreamError, type CodedError, type Refusal, type UpstreamCode } from '../errors.ts'
 import { ResponseFault } from '../http/response-head.ts'
 import type { CallerRequest } from '../server/caller.ts'
+import type { Dial } from './dial.ts'
 import { ResponseReader, type ResponseSink } from './response-reader.ts'
 
 /** One request for the upstream, and who takes its response. */
@@ -36,14 +37,15 @@ export interface Carriage {
 }
 
 export interface ConnectionOptions {
-  readonly host: string
-  readonly port: number
+  readonly dial: Dial
   /** All in milliseconds. */
   readonly connectTimeoutMs: number
   /** From the last byte of the request to the head of the response. */
   readonly responseTimeoutMs: number
-  /** Longest silence within a body; 0 for none. */
+  /** Longest silence within a body of a response; 0 for none. */
   readonly idleTimeoutMs: number
+  /** Longest silence of a caller within the body of its request. */
+  readonly bodyTimeoutMs: number
 }
 
 /** What the pool is told by its connections. */
@@ -72,6 +74,8 @@ export class Connection implements Carriage {
   #connected = false
   #sent = 0
   #uploading = false
+  /** While a body is sent: whether its next part is the upstream's to take, or the caller's to send. */
+  #awaitsCaller = false
   #closed = false
   /** When the request under way has waited too long, by `performance.now()`. */
   #deadlineMs = Infinity
@@ -83,16 +87,11 @@ export class Connection implements Carriage {
   constructor(options: ConnectionOptions, owner: ConnectionOwner) {
     this.#options = options
     this.#owner = owner
-    const { host, port } = options
-    const socket = connect({
-      host,
-      port,
-      noDelay: true,
-      onread: { buffer: READ_BUFFER, callback: (bytes) => this.#read(bytes) },
-    })
+    const { dial } = options
+    const socket = dial.open({ buffer: READ_BUFFER, callback: (bytes) => this.#read(bytes) })
     this.#socket = socket
     this.#connectTimer = setTimeout(() => this.#fail('upstream_timeout', 'connect'), options.connectTimeoutMs)
-    socket.once('connect', () => {
+    socket.once(dial.ready, () => {
       this.#connected = true
       clearTimeout(this.#connectTimer)
     })
@@ -132,6 +131,7 @@ export class Connection implements Carriage {
   /** Ends the request under way if it has waited too long. */
   checkDeadline(nowMs: number): void {
     if (nowMs < this.#deadlineMs || this.#request?.blocked === true) return
+    if (this.#awaitsCaller) return this.#abandon(refusal('request_timeout', { reason: 'body' }))
     this.#fail('upstream_timeout', this.#reader.begun ? 'idle' : 'response')
   }
 
@@ -154,7 +154,9 @@ export class Connection implements Carriage {
 
   #touch(): void {
     const { idleTimeoutMs } = this.#options
-    if (this.#reader.begun) this.#deadlineMs = idleTimeoutMs === 0 ? Infinity : performance.now() + idleTimeoutMs
+    if (!this.#reader.begun) return
+    this.#awaitsCaller = false
+    this.#deadlineMs = idleTimeoutMs === 0 ? Infinity : performance.now() + idleTimeoutMs
   }
 
   #end(): void {
@@ -170,23 +172,32 @@ export class Connection implements Carriage {
     this.#owner.onIdle(this)
   }
 
+  #awaitCaller(): void {
+    // Once the response comes, its own silence counts.
+    if (this.#reader.begun) return
+    this.#awaitsCaller = true
+    this.#deadlineMs = performance.now() + this.#options.bodyTimeoutMs
+  }
+
   #upload(body: CallerRequest, chunked: boolean): void {
     this.#uploading = true
-    this.#deadlineMs = Infinity
+    this.#awaitCaller()
     body.on('error', ignore)
     body.on('data', (chunk: Buffer) => {
       if (this.#request?.body !== body) return
       if (chunked) this.#socket.write(chunk.length.toString(16) + CRLF, 'latin1')
       const more = this.#socket.write(chunk)
       if (chunked) this.#socket.write(CRLF, 'latin1')
-      if (more) return
+      if (more) return this.#awaitCaller()
       // From here on it is the upstream that is slow.
+      this.#awaitsCaller = false
       this.#deadlineMs = performance.now() + this.#options.responseTimeoutMs
       body.pause()
     })
     body.on('end', () => {
       if (this.#request?.body !== body) return
       this.#uploading = false
+      this.#awaitsCaller = false
       if (chunked) this.#socket.write('0\r\n\r\n', 'latin1')
       if (!this.#reader.begun) this.#deadlineMs = performance.now() + this.#options.responseTimeoutMs
     })
@@ -194,7 +205,7 @@ export class Connection implements Carriage {
 
   #resumeUpload(): void {
     if (!this.#uploading) return
-    this.#deadlineMs = Infinity
+    this.#awaitCaller()
     this.#request?.body?.resume()
   }
 
@@ -208,10 +219,18 @@ export class Connection implements Carriage {
     else request.onFailure(new UpstreamError(this.#connected ? code : toConnectCode(code), { cause }))
   }
 
+  /** The caller is at fault: the request ends, and the connection in the middle of it. */
+  #abandon(fault: Refusal): void {
+    const request = this.#detach()
+    this.#destroy()
+    request?.onFailure(fault)
+  }
+
   #detach(): UpstreamRequest | undefined {
     const request = this.#request
     this.#request = undefined
     this.#deadlineMs = Infinity
+    this.#awaitsCaller = false
     if (request !== undefined) request.connection = undefined
     // What is left of a body that nobody wants: it is read, or the caller's connection could not serve another request.
     if (this.#uploading) request?.body?.resume()

@@ -1,4 +1,4 @@
-import { CODES, CodedError, refusal, type Refusal } from '../errors.ts'
+import { CODES, CodedError, refusal, unavailable, type Refusal } from '../errors.ts'
 import { scopesOf } from '../gate/authorize.ts'
 import type { Gate } from '../gate/gate.ts'
 import type { Permit } from '../gate/permit.ts'
@@ -21,16 +21,22 @@ export interface ProxyHandlerOptions {
   readonly newRequestId: () => string
   /** Called with +1 and -1 as requests come and go. */
   readonly onInFlight: (change: 1 | -1) => void
+  /** Most requests at a time. */
+  readonly maxInFlight: number
+  /** Most header fields of a request. */
+  readonly maxFields: number
 }
 
 /** Creates the door through which traffic comes: gate, then forward, one place for errors, one outcome per request. */
 export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler {
   const { gate, forward } = options
+  let inFlight = 0
   const toPeer = createPeers(options.isTrustedPeer)
 
   return (request, response, expectsContinue, fault) => {
     const requestId = readRequestId(request, options.newRequestId)
     const exchange = new Exchange({ request, response, requestId, peer: toPeer(request), expectsContinue })
+    inFlight += 1
     options.onInFlight(1)
     response.on('error', ignore)
     response.on('close', () => finish(exchange))
@@ -41,7 +47,9 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
     const { request } = exchange
     try {
       if (fault !== undefined) throw fault
+      if (inFlight > options.maxInFlight) throw unavailable('overloaded', { requests_in_flight: inFlight })
       checkSupported(request, exchange.expectsContinue)
+      if (request.rawHeaders.length > options.maxFields * 2) throw refusal('header_too_large', { reason: 'fields' })
       const { method, url, rawHeaders: fields } = request
       const permit = gate({ method: method as string, target: url as string, fields }, exchange)
       if (permit instanceof Promise) {
@@ -78,12 +86,15 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
       grpcType === undefined
         ? toProblemResponse(exchange.code, exchange.requestId, rule && scopesOf(rule))
         : toGrpcResponse(exchange.code, exchange.requestId, grpcType)
+    // What is left of a request that came too slowly would come as slowly.
+    if (exchange.code === 'request_timeout') response.shouldKeepAlive = false
     response.writeHead(answer.status, answer.headers)
     response.end(answer.body)
   }
 
   function finish(exchange: Exchange): void {
     const { request, response, rule, token, startedMs, decidedMs } = exchange
+    inFlight -= 1
     options.onInFlight(-1)
     const endedMs = performance.now()
     const complete = response.writableFinished
@@ -154,7 +165,11 @@ function createPeers(isTrusted: (address: string) => boolean): (request: CallerR
     const socket: CallerRequest['socket'] & { [PEER]?: Peer } = request.socket
     if (socket[PEER] === undefined) {
       const address = plainAddress(socket.remoteAddress ?? '')
-      socket[PEER] = { address, trusted: address !== '' && isTrusted(address), scheme: 'http' }
+      socket[PEER] = {
+        address,
+        trusted: address !== '' && isTrusted(address),
+        scheme: 'encrypted' in socket ? 'https' : 'http',
+      }
     }
     return socket[PEER]
   }

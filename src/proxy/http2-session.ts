@@ -1,5 +1,4 @@
 import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2'
-import { connect } from 'node:net'
 import type { UpstreamCode } from '../errors.ts'
 import type { ConnectionOptions, UpstreamRequest } from './connection.ts'
 import { Http2Carriage, type CarriageOwner } from './http2-carriage.ts'
@@ -57,8 +56,7 @@ export class UpstreamSession implements CarriageOwner {
   constructor(options: SessionOptions, owner: SessionOwner) {
     this.options = options
     this.#owner = owner
-    const { host, port } = options
-    const socket = connect({ host, port, noDelay: true })
+    const socket = options.dial.open()
     socket.on('error', (error: NodeJS.ErrnoException) => {
       if (!this.#connected) this.failure ??= { code: 'upstream_unreachable', cause: error.code ?? error.name }
     })

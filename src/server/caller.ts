@@ -26,6 +26,8 @@ export interface CallerRequest {
 /** The way of a response to the caller: a `ServerResponse` of node:http is one. */
 export interface CallerResponse {
   statusCode: number
+  /** Cleared to close the connection of HTTP/1.1 after the response. */
+  shouldKeepAlive: boolean
   readonly headersSent: boolean
   readonly destroyed: boolean
   /** Whether the whole response has left. */

@@ -18,6 +18,8 @@ export class Http2Call implements CallerRequest, CallerResponse {
   readonly socket: Socket
   rawTrailers: readonly string[] = []
   statusCode = 0
+  /** Means nothing here: the connection belongs to other streams as well. */
+  shouldKeepAlive = true
   /** The trailer fields of the response, once they are known. */
   trailers: OutgoingHttpHeaders | undefined = undefined
   readonly #stream: Stream

@@ -1,5 +1,6 @@
-import { constants, createServer, type Http2Session, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
+import { createServer, type Http2Session, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import type { RefusalCode } from '../errors.ts'
 import { readHttp2Request } from '../http/http2-request.ts'
 import { findField } from '../http/headers.ts'
@@ -30,6 +31,8 @@ export interface Http2Connections {
   drain(): void
   /** Accepts no further streams; connections close as soon as those in flight are done. */
   close(): void
+  /** While closing: lets go of connections that are done, but whose peers do not close them. */
+  sweep(): void
   /** Closes everything. @returns how many streams were cut */
   cut(): number
 }
@@ -61,17 +64,26 @@ const MEMORY_MB = 10
 const MEMORY_MB_PER_STREAM = 0.125
 /** What a caller may send of one body before it is read, in bytes. More is faster over long lines, and costs memory. */
 const WINDOW_BYTES = 128 * 1024
-/** "No stream is too late" in a GOAWAY that only announces the end (RFC 9113 §6.8). */
-const LAST_STREAM_ID = 2 ** 31 - 1
+/** How long a peer may take to close a connection on which everything is said, in milliseconds. */
+const LINGER_MS = 500
+/**
+ * A GOAWAY that announces the end and refuses nothing yet: no stream is too late for it (RFC 9113 §6.8). It is written past
+ * the library, which from its own GOAWAY on, whatever that says, drops new streams without a word.
+ */
+const NOTICE = Buffer.from([0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0])
 
 /** What is known of one connection. */
 interface Peer {
   readonly socket: Socket
+  /** Kept, since a closed socket does not know it any more. */
+  readonly address: string
   readonly session: ServerHttp2Session
   /** Requests in flight. */
   open: number
   /** Whether it was asked to open no further streams. */
   asked: boolean
+  /** When everything had been sent, by `performance.now()`. */
+  doneMs: number | undefined
 }
 
 const PEER = Symbol('peer')
@@ -97,7 +109,15 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
     },
   })
   server.on('session', (session: ServerHttp2Session & Session) => {
-    const peer: Peer = { socket: accepting as Socket, session, open: 0, asked: false }
+    const socket = accepting as Socket
+    const peer: Peer = {
+      socket,
+      address: socket.remoteAddress ?? '',
+      session,
+      open: 0,
+      asked: false,
+      doneMs: undefined,
+    }
     session[PEER] = peer
     peers.add(peer)
     session.setTimeout(limits.keepAliveTimeoutMs)
@@ -106,16 +126,17 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
     session.setLocalWindowSize(WINDOW_BYTES * 8)
   })
   server.on('stream', (stream, _headers, _flags, raw) => {
+    // First of all: a stream that was reset within the same bytes that opened it has its error still before it.
+    stream.on('error', ignore)
     const peer = (stream.session as Session | undefined)?.[PEER]
-    if (peer === undefined) return void stream.destroy()
+    if (peer === undefined) return
     peer.open += 1
     stream.on('close', () => (peer.open -= 1))
     if (draining) ask(peer)
     serve(stream, raw, peer.socket)
   })
   server.on('sessionError', (error: NodeJS.ErrnoException, session: Session) => {
-    if (isOwnFault(error))
-      onUnreadable('frame_invalid', error.code ?? error.name, session[PEER]?.socket.remoteAddress ?? '')
+    if (isOwnFault(error)) onUnreadable('frame_invalid', error.code ?? error.name, session[PEER]?.address ?? '')
   })
 
   const serve = (stream: ServerHttp2Stream, raw: string[], socket: Socket) => {
@@ -141,11 +162,20 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
       draining = true
       for (const { session } of peers) session.close()
     },
+    sweep() {
+      const now = performance.now()
+      for (const peer of peers) {
+        if (!peer.session.destroyed || !peer.socket.writableFinished) continue
+        peer.doneMs ??= now
+        if (now - peer.doneMs >= LINGER_MS) peer.socket.destroy()
+      }
+    },
     cut() {
       let streams = 0
-      for (const { session, open } of peers) {
+      for (const { session, socket, open } of peers) {
         streams += open
         session.destroy()
+        socket.destroy()
       }
       return streams
     },
@@ -153,14 +183,20 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
 }
 
 function ask(peer: Peer): void {
-  if (peer.asked || peer.session.destroyed) return
+  const { socket, session } = peer
+  // Between the records of TLS nobody may write but the library: there, the end comes without a notice.
+  if (peer.asked || session.closed || !socket.writable || socket instanceof TLSSocket) return
   peer.asked = true
-  peer.session.goaway(constants.NGHTTP2_NO_ERROR, LAST_STREAM_ID)
+  socket.write(NOTICE)
 }
 
 function closeIdle(this: Session): void {
-  if (this[PEER]?.open === 0) this.close()
+  // A GOAWAY, and then the connection, whether or not the peer closes it.
+  if (this[PEER]?.open === 0) this.destroy()
 }
+
+/** Streams that fail are seen by their end, connections that fail by their last error. */
+function ignore(): void {}
 
 /** Whether the peer broke a rule; not that its connection broke, nor that it told us of an error of ours. */
 function isOwnFault({ code }: NodeJS.ErrnoException): boolean {

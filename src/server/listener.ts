@@ -1,11 +1,14 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { Server as TlsServer } from 'node:tls'
 import type { RefusalCode } from '../errors.ts'
 import { toProblemResponse } from '../http/problem.ts'
 import type { CallerHandler } from './caller.ts'
 import { createHttp2Connections, type Http2Connections } from './http2.ts'
 import { divertHttp2, type Undecided } from './preface.ts'
+import type { TlsSource } from './tls.ts'
 
 export interface ListenAddress {
   readonly host: string
@@ -20,6 +23,8 @@ export interface ListenerLimits {
   readonly headersTimeoutMs: number
   /** How long an idle connection is kept, in milliseconds. */
   readonly keepAliveTimeoutMs: number
+  /** Most connections; further ones are closed at once. */
+  readonly connections: number
 }
 
 /** Handles one request. `expectsContinue`: the caller waits for `100 Continue` before it sends its body. */
@@ -32,6 +37,12 @@ export interface ListenerOptions {
   /** A request that never reached the handler: its header could not be parsed, or it was a CONNECT. */
   readonly onUnreadable: (code: RefusalCode, reason: string, peer: string, requestId: string) => void
   readonly newRequestId: () => string
+  /** A connection past the limit was closed unanswered. */
+  readonly onDropped: () => void
+  /** A caller did not get through the TLS handshake. */
+  readonly onHandshakeFailed: (reason: string, peer: string) => void
+  /** Speaks TLS; absent for connections in the clear. */
+  readonly tls?: TlsSource | undefined
   /** Serves HTTP/2, too; absent for HTTP/1.1 alone. */
   readonly http2?: {
     readonly handle: CallerHandler
@@ -62,6 +73,8 @@ type Connection = Socket & { [CURRENT]?: ServerResponse }
 /** How often timeouts are looked after and idle connections swept, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000
 const SWEEP_INTERVAL_MS = 50
+/** How long a peer may take to close a connection after its refusal, in milliseconds. */
+const LINGER_MS = 1_000
 
 /** Creates a listener. Every limit is explicit; what Node would answer by itself is answered, logged and counted here. */
 export function createListener(options: ListenerOptions): Listener {
@@ -85,6 +98,7 @@ export function createListener(options: ListenerOptions): Listener {
     for (const connection of connections) {
       if (connection[CURRENT] === undefined && connection.bytesRead === 0) connection.destroy()
     }
+    http2?.sweep()
   }
 
   const refuse = (socket: Duplex, code: RefusalCode, reason: string) => {
@@ -92,10 +106,14 @@ export function createListener(options: ListenerOptions): Listener {
     const requestId = options.newRequestId()
     options.onUnreadable(code, reason, (socket as Socket).remoteAddress ?? '', requestId)
     if (!socket.writable || (busy !== undefined && !busy.writableFinished)) socket.destroy()
-    else socket.end(toRawResponse(code, requestId))
+    else {
+      socket.end(toRawResponse(code, requestId))
+      linger(socket)
+    }
   }
 
-  const server = createServer(
+  const server = createHttp1Server(
+    options.tls,
     {
       maxHeaderSize: limits.headerBytes,
       headersTimeout: limits.headersTimeoutMs,
@@ -110,10 +128,12 @@ export function createListener(options: ListenerOptions): Listener {
     },
     (request, response) => accept(request, response, false),
   )
-  server.on('connection', (socket: Connection) => {
+  server.on(options.tls === undefined ? 'connection' : 'secureConnection', (socket: Connection) => {
     connections.add(socket)
     socket.on('close', () => connections.delete(socket))
   })
+  server.maxConnections = limits.connections
+  server.on('drop', options.onDropped)
   // Fields past a maximum would vanish unseen; the limit is on bytes instead.
   server.maxHeadersCount = 0
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => accept(request, response, true))
@@ -130,7 +150,8 @@ export function createListener(options: ListenerOptions): Listener {
   })
 
   const http2 = createHttp2(options)
-  const undecided = http2 && divert(server, http2, refuse, limits)
+  const undecided = http2 && options.tls === undefined ? divert(server, http2, refuse, limits) : undefined
+  if (options.tls !== undefined) secure(server as unknown as TlsServer, options.tls, http2, options)
 
   return {
     start: () =>
@@ -187,6 +208,41 @@ function createHttp2({ http2, limits, onUnreadable, newRequestId }: ListenerOpti
   })
 }
 
+function createHttp1Server(
+  tls: TlsSource | undefined,
+  settings: ServerOptions,
+  onRequest: (request: IncomingMessage, response: ServerResponse) => void,
+): Server {
+  if (tls === undefined) return createServer(settings, onRequest)
+  const all = { ...settings, ...tls.options, handshakeTimeout: HANDSHAKE_TIMEOUT_MS }
+  // The same in all that is used here.
+  return createHttpsServer(all, onRequest)
+}
+
+/** How long a TLS handshake may take, in milliseconds. */
+const HANDSHAKE_TIMEOUT_MS = 10_000
+
+/** TLS: ALPN says which protocol it is, and new certificates are for new connections alone. */
+function secure(
+  server: TlsServer,
+  tls: TlsSource,
+  http2: Http2Connections | undefined,
+  { onHandshakeFailed }: ListenerOptions,
+): void {
+  const acceptHttp1 = server.listeners('secureConnection')[0] as (socket: Socket) => void
+  server.removeListener('secureConnection', acceptHttp1)
+  server.on('secureConnection', (socket) => {
+    if (socket.alpnProtocol === 'h2' && http2 !== undefined) http2.accept(socket)
+    else acceptHttp1.call(server, socket)
+  })
+  server.on('tlsClientError', ({ code }: NodeJS.ErrnoException, socket) => {
+    onHandshakeFailed(code ?? 'unknown', socket.remoteAddress ?? '')
+    socket.destroy()
+  })
+  tls.watch((next) => server.setSecureContext(next))
+  server.on('close', () => tls.stop())
+}
+
 type Refuse = (socket: Duplex, code: RefusalCode, reason: string) => void
 
 /** HTTP/2 by prior knowledge, on the port of HTTP/1.1. */
@@ -196,6 +252,13 @@ function divert(server: Server, http2: Http2Connections, refuse: Refuse, limits:
     timeoutMs: limits.headersTimeoutMs,
     onSilent: (socket) => refuse(socket, 'request_timeout', 'silent'),
   })
+}
+
+/** The peer may read its refusal, but not keep the connection: closed at once, it could lose what it has not read yet. */
+function linger(socket: Duplex): void {
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS)
+  socket.on('close', () => clearTimeout(timer))
+  socket.resume()
 }
 
 function toRefusalCode(code: string | undefined): RefusalCode {

@@ -103,11 +103,13 @@ describe('check-config', () => {
     expect(stdout + stderr).not.toContain(CANARY)
   })
 
-  it('finds every kind of file of an issuer that is missing or empty, in the order of the file', () => {
+  it('finds every kind of file that is missing or empty, in the order of the file', () => {
     write('empty', '')
     const client = 'helper:\n  clients:\n    web: { client_id: web, client_secret: { file: ./gone } }\n'
     const files = '    jwks_seed_file: ./empty\n    jwks_bearer_token_file: ./token\n    ca_file: ./ca.pem\n'
-    const file = write('c.yaml', client + VALID.replace('upstream', `${files}upstream`))
+    const tls = 'listen: { tls: { certificate_file: ./a.pem, key_file: ./b.pem } }\n'
+    const upstream = 'upstream:\n  url: https://127.0.0.1:1\n  ca_file: ./c.pem\n'
+    const file = write('c.yaml', client + VALID.replace(/upstream.*\n/, files + upstream) + tls)
     const { code, stderr } = run([file])
     expect(code).toBe(78)
     expect(stderr.match(/c\.yaml:\d+: [^:]+/g)?.map((line) => line.replace(/^.*c\.yaml:/, ''))).toEqual([
@@ -115,8 +117,11 @@ describe('check-config', () => {
       '7: issuers[0].jwks_seed_file',
       '8: issuers[0].jwks_bearer_token_file',
       '9: issuers[0].ca_file',
+      '12: upstream.ca_file',
+      '13: listen.tls.certificate_file',
+      '13: listen.tls.key_file',
     ])
-    expect(stderr).toContain('4 problems found.')
+    expect(stderr).toContain('7 problems found.')
   })
 
   it('warns of files that are in a pod only, where this is none', () => {

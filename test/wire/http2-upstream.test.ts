@@ -114,7 +114,7 @@ describe('a backend behind h2c://', () => {
     }
     const [seen] = upstream.requests
     expect(seen?.state).toBe('complete')
-    expect(digest(seen?.body as Buffer)).toBe(digest(body))
+    expect(digest(seen!.body)).toBe(digest(body))
     expect(seen?.headers['content-length']).toBe(known ? String(body.length) : undefined)
     expect(seen?.headers).not.toHaveProperty('transfer-encoding')
   })

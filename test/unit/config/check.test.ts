@@ -61,6 +61,9 @@ describe('the upstream', () => {
     ['http://127.1:8080', 'proxy: 127.0.0.1:8080'],
     ['http://10.0.0.5:8080', 'proxy: 10.0.0.5:8080'],
     ['http://127.0.0.1', 'proxy: 0.0.0.0:80'],
+    ['https://127.0.0.1', 'proxy: 0.0.0.0:443'],
+    ['h2c://127.0.0.1:8080', 'proxy: 0.0.0.0:8080'],
+    ['h2c://[::1]:8080', "proxy: '[::]:8080'"],
     ['http://127.0.0.1:9090', 'proxy: 0.0.0.0:8080'],
     ['http://127.0.0.1:8181', 'proxy: 0.0.0.0:8080'],
   ])('cannot be %s beside listen {%s}: that is bearward itself', (url, listen) => {
@@ -78,6 +81,13 @@ describe('the upstream', () => {
     expect(problems(url, listen)).toEqual([])
   })
 
+  it.each(['unix:/run/api.sock', `unix:/${'a'.repeat(106)}`, 'h2c://127.0.0.1:3000', 'https://127.0.0.1:3000'])(
+    'may be %s',
+    (url) => {
+      expect(problemsOf(`${ISSUER}upstream: ${url}\n`)).toEqual([])
+    },
+  )
+
   it.each([
     'http:127.0.0.1:3000',
     'http:///127.0.0.1',
@@ -93,7 +103,19 @@ describe('the upstream', () => {
     'http://user@127.0.0.1:3000',
     '127.0.0.1:3000',
     'localhost:3000',
-    'unix:/run/api.sock',
+    'https://127.0.0.1:3000/',
+    'h2c://127.0.0.1:3000/',
+    'h2c://127.0.0.1:0',
+    'ftp://127.0.0.1',
+    'unix:run/api.sock',
+    'unix://run/api.sock',
+    'unix:/run/../api.sock',
+    'unix:/run/100%.sock',
+    'unix:/run/api.sock?',
+    'unix:/run/a b.sock',
+    'unix:/run/',
+    'UNIX:/run/api.sock',
+    `unix:/${'a'.repeat(107)}`,
   ])('cannot be "%s"', (url) => {
     expect(problemsOf(`${ISSUER}upstream: '${url}'\n`)).toHaveLength(1)
   })
