@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Latch } from './admin/health.ts'
-import { isLoopback } from './config/check.ts'
+import { isLoopback } from './config/hosts.ts'
 import type { Config } from './config/schema.ts'
 import { readSecret } from './config/secrets.ts'
 import { createGate } from './gate/gate.ts'
@@ -180,6 +180,7 @@ function toExpectation(settings: IssuerSettings): Expectation {
     tenants: settings.insecure_any_tenant ? 'any' : new Set(settings.tenants?.map((tenant) => tenant.toLowerCase())),
     audience: settings.audience,
     kind: settings.token_kind,
+    accessTokenClaims: settings.access_token_claims,
     required: settings.required_claims.map(({ claim, any_of: anyOf }) => ({ path: claim, anyOf })),
     forbidden: settings.forbidden_claims,
     maxAgeSeconds: settings.max_token_age === undefined ? undefined : settings.max_token_age / 1000,

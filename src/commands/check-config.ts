@@ -1,10 +1,12 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
+import type { Fault } from '../config/check.ts'
+import { FILES } from '../config/complete.ts'
 import { renderEffective } from '../config/effective.ts'
-import { loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
+import { inOrder, loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
 import { readSecret } from '../config/secrets.ts'
 import { configWarnings } from '../config/warnings.ts'
-import { ConfigError, formatProblem, type Problem } from '../errors.ts'
+import { ConfigError, type Problem } from '../errors.ts'
 
 export interface CheckConfigIo {
   readonly stdout: (text: string) => void
@@ -37,26 +39,47 @@ export function checkConfig(argv: readonly string[], { stdout, stderr, env }: Ch
       return 0
     }
     checkFiles(loaded, env)
+    for (const { file } of filesOf(config).filter(isElsewhere))
+      stdout(`warning: ${file} is not checked: it is in a pod only.\n`)
     for (const warning of configWarnings(config)) stdout(`warning: ${warning}\n`)
     stdout(`${file ?? 'The environment'} is valid: ${summarize(config)}.\n`)
     return 0
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
-    const { problems } = error
-    stderr(
-      `${problems.map(formatProblem).join('\n')}\n${problems.length} ${problems.length === 1 ? 'problem' : 'problems'} found.\n`,
-    )
+    const count = error.problems.length
+    stderr(`${error.message}\n${count} ${count === 1 ? 'problem' : 'problems'} found.\n`)
     return 78
   }
 }
 
+/** Every setting that names a file, with the file. */
+function filesOf({ issuers, upstream, listen }: Config): { path: Fault['path']; file: string }[] {
+  const named = <T extends object>(group: T | undefined, keys: readonly (keyof T & string)[], at: Fault['path']) =>
+    keys.flatMap((key) => {
+      const file = group?.[key]
+      return typeof file === 'string' ? [{ path: [...at, key], file }] : []
+    })
+  return [
+    ...issuers.flatMap((issuer, i) => named(issuer, FILES.issuers, ['issuers', i])),
+    ...named(upstream, FILES.upstream, ['upstream']),
+    ...named(listen.tls, FILES.tls, ['listen', 'tls']),
+  ]
+}
+
+/** Mounted by Kubernetes alone, and so missing wherever else a configuration is checked. */
+const IN_POD = '/var/run/secrets/kubernetes.io/serviceaccount/'
+
+function isElsewhere({ file }: { readonly file: string }): boolean {
+  return file.startsWith(IN_POD) && !existsSync(IN_POD)
+}
+
 function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env']): void {
   const problems: Problem[] = []
-  config.issuers.forEach(({ jwks_file: file }, i) => {
-    const reason = file === undefined ? undefined : whyUnreadable(file)
+  for (const { path, file } of filesOf(config).filter((one) => !isElsewhere(one))) {
+    const reason = whyUnreadable(file)
     const problem = `names a file that cannot be read: ${file} (${reason}).`
-    if (reason !== undefined) problems.push(locate({ path: ['issuers', i, 'jwks_file'], problem }))
-  })
+    if (reason !== undefined) problems.push(locate({ path, problem }))
+  }
   for (const [name, { client_secret: secret }] of Object.entries(config.helper.clients)) {
     try {
       if (secret !== undefined) readSecret(secret, env)
@@ -66,13 +89,12 @@ function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env'])
       problems.push(...error.problems.map(({ source, problem }) => locate({ path, problem: `${source}: ${problem}` })))
     }
   }
-  if (problems.length > 0) throw new ConfigError(problems)
+  if (problems.length > 0) throw new ConfigError(inOrder(problems))
 }
 
 function whyUnreadable(file: string): string | undefined {
   try {
-    readFileSync(file)
-    return undefined
+    return readFileSync(file).length === 0 ? 'empty' : undefined
   } catch (error) {
     return (error as NodeJS.ErrnoException).code ?? 'unknown'
   }

@@ -60,7 +60,7 @@ export function applyEnvironment(
     if (value === undefined) continue
     const before = result[group]
     // Whatever else stands there is a mistake that must not vanish behind the variable.
-    if (before !== undefined && (typeof before !== 'object' || Array.isArray(before))) continue
+    if (before === null || Array.isArray(before) || !['object', 'undefined'].includes(typeof before)) continue
     result[group] = { ...before, [key]: value }
     origins.set(`${group}.${key}`, name)
   }

@@ -46,7 +46,7 @@ const issuer = section('An authorization server whose access tokens are accepted
     list(
       'Accepted values of the `typ` header parameter, compared without case and without `application/`; ' +
         '`absent` stands for a token without one.',
-      text('A type, such as at+jwt.', 100),
+      pattern('A type.', 'a type, such as at+jwt', /^([aA]pplication\/)?[A-Za-z0-9!#$&^_.+-]{1,100}$/),
       1,
     ),
     ['at+jwt', 'JWT', 'absent'],
@@ -66,10 +66,14 @@ const issuer = section('An authorization server whose access tokens are accepted
   ),
 })
 
-function needed(description: string) {
+function needed(names: string, description: string) {
   const all = v.optional(list('Every one of these.', text('A name.', 256), 1))
   const any = v.optional(list('At least one of these.', text('A name.', 256), 1))
-  return v.optional(section(description, { all, any }))
+  const asksForSome = v.pipe(
+    section(description, { all, any }),
+    v.check((group) => (group.all ?? group.any) !== undefined, `asks for nothing: list ${names} under "all" or "any".`),
+  )
+  return v.optional(asksForSome)
 }
 
 const rule = section('What requests for some paths need. The most specific path wins; the order means nothing.', {
@@ -97,9 +101,9 @@ const rule = section('What requests for some paths need. The most specific path 
     ),
     'required',
   ),
-  scopes: needed('Scopes a token must have.'),
-  roles: needed('Roles a token must have, from where `issuers[].roles` says.'),
-  permissions: needed('Permissions a token must have, from where `issuers[].permissions` says.'),
+  scopes: needed('scopes', 'Scopes a token must have.'),
+  roles: needed('roles', 'Roles a token must have, from where `issuers[].roles` says.'),
+  permissions: needed('permissions', 'Permissions a token must have, from where `issuers[].permissions` says.'),
   claims: v.optional(
     list(
       'Claims a token must have, each with one of the given values.',
@@ -144,7 +148,7 @@ const identity = section('How the backend learns who sent a request.', {
     pattern(
       'Reserved prefix: every inbound header field that begins with it is removed, in any spelling.',
       'lower-case, ending in "-", with at least 3 characters before',
-      /^[a-z][a-z0-9-]{2,60}-$/,
+      /^(?=.{4,61}$)[a-z][a-z0-9]*(-[a-z0-9]+)*-$/,
     ),
     'x-auth-',
   ),

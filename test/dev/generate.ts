@@ -97,12 +97,15 @@ function readGroup(path: string, entries: Readonly<Record<string, Described>>): 
   const prefix = path === '' ? '' : `${path}.`
   const children = Object.entries(entries).map(([key, entry]) => readSetting(`${prefix}${key}`, entry))
   const keyOf = (setting: Setting) => setting.path.slice(prefix.length)
+  const isIssuer = path === 'issuers[]'
   const required = children.filter((child) => child.required).map(keyOf)
   const json = {
     type: 'object',
     additionalProperties: false,
     properties: Object.fromEntries(children.map((child) => [keyOf(child), child.json])),
-    ...(required.length === 0 ? {} : { required }),
+    ...(required.length === 0 ? {} : { required: isIssuer ? required.filter((key) => key !== 'issuer') : required }),
+    // Some presets know their issuer.
+    ...(isIssuer ? { anyOf: [{ required: ['issuer'] }, { required: ['preset'] }] } : {}),
   }
   return { kind: 'group', json: path === 'upstream' ? orUrlAlone(json, children) : json, children }
 }
@@ -166,8 +169,10 @@ function presetsSection(): string {
     return `### \`preset: ${name}\`\n\n${text}${filled}`
   })
   const text =
-    'A preset fills in settings of an issuer that the file does not name. `{issuer}` stands for the issuer. With ' +
-    '`cognito` and `workos-user-management` the short form of `audience` means the claim `client_id`.'
+    'A preset fills in settings of an issuer that the file does not name; only `required_claims` add up. `{issuer}` stands ' +
+    'for the issuer. With `cognito` and `workos-user-management` the short form of `audience` means the claim ' +
+    '`client_id`. With `entra`, `discovery_url` is filled in for issuers of version 1 and for those with `{tenantid}`. With ' +
+    '`kubernetes`, a source of keys that is written takes the place of all three settings for fetching them.'
   return `## Presets\n\n${text}\n\n${parts.join('\n\n')}`
 }
 
