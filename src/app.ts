@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { getHeapStatistics } from 'node:v8'
 import { createOpsHandler } from './admin/handler.ts'
 import { createHealth } from './admin/health.ts'
@@ -11,6 +10,7 @@ import type { Log } from './telemetry/log.ts'
 import { createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { createTelemetry, type Telemetry } from './telemetry/telemetry.ts'
 import { systemClock, type Clock } from './util/clock.ts'
+import { newRequestId } from './util/request-id.ts'
 
 export interface AppOptions {
   readonly config: Config
@@ -103,7 +103,7 @@ function createListeners(config: Config, runtime: Runtime, telemetry: Telemetry,
       address,
       limits,
       handle,
-      newRequestId: randomUUID,
+      newRequestId,
       onUnreadable: (code, reason, peer, requestId) => {
         if (traffic) telemetry.requestUnreadable(code, reason, peer, requestId)
       },

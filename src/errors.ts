@@ -41,8 +41,13 @@ const REFUSALS = {
   token_expired: invalidToken('The access token expired.'),
   token_not_yet_valid: invalidToken('The access token is not valid yet.'),
   token_from_the_future: invalidToken('The access token was issued in the future.'),
+  token_too_old: invalidToken('The access token was issued too long ago.'),
+  id_token_not_accepted: invalidToken(
+    'The token is an ID token, not an access token: an API takes access tokens only.',
+  ),
   audience_mismatch: invalidToken('The access token is not meant for this resource.'),
   claim_missing: invalidToken('The access token lacks a required claim.'),
+  claim_not_accepted: invalidToken('A claim of the access token is not accepted.'),
   claim_invalid: invalidToken('A claim of the access token has a value of the wrong type.'),
   scope_insufficient: {
     status: 403,
@@ -73,6 +78,11 @@ const UNAVAILABILITIES = {
     status: 503,
     description: 'The keys of the issuer are not available at the moment.',
     retryAfterSeconds: 5,
+  },
+  overloaded: {
+    status: 503,
+    description: 'This server has more tokens to verify than it can at the moment.',
+    retryAfterSeconds: 1,
   },
 } as const satisfies Record<string, CodeEntry>
 
@@ -158,21 +168,24 @@ export function unavailable(code: UnavailableCode, detail?: Detail): Unavailable
   return withoutStack(() => new Unavailable(code, detail))
 }
 
-/** The codes of the token helper, as it logs and counts them. */
-export type GrantCode =
-  | 'request_invalid'
-  | 'client_unknown'
-  | 'grant_not_supported'
-  | 'origin_refused'
-  | 'refused_by_issuer'
-  | 'client_refused_by_issuer'
-  | 'issuer_unreachable'
-  | 'issuer_timeout'
-  | 'issuer_error'
-  | 'outcome_unknown'
-  | 'keys_unavailable'
-  | 'token_validation_failed'
-  | 'internal_error'
+/** The codes of the token helper, as it answers, logs and counts them, each with its meaning. */
+export const GRANT_CODES = Object.freeze({
+  request_invalid: 'The token request is malformed; the description says how.',
+  client_unknown: 'No client with this client_id is configured.',
+  grant_not_supported: 'The grant type is not supported here.',
+  origin_refused: 'The request comes from a browser.',
+  refused_by_issuer: 'The issuer refused the grant; its own answer is passed on.',
+  client_refused_by_issuer: 'The issuer refused the credentials of this server.',
+  issuer_unreachable: 'The issuer could not be asked; the grant was not spent.',
+  issuer_timeout: 'The issuer did not answer in time; the grant may be spent.',
+  issuer_error: 'The issuer answered with a server error; the grant may be spent.',
+  outcome_unknown: 'The connection to the issuer broke; the grant may be spent.',
+  keys_unavailable: 'The keys of the issuer are not available; the grant was not spent.',
+  token_validation_failed: 'What the issuer returned did not pass validation; nothing of it was handed out.',
+  internal_error: 'An unexpected error; the log has the details.',
+} as const)
+
+export type GrantCode = keyof typeof GRANT_CODES
 
 /** The helper's answer when no tokens can be handed out, in the form of RFC 6749 §5.2. */
 export class GrantError extends Error {

@@ -12,14 +12,19 @@ process.exit()
 
 async function run(argv: readonly string[]): Promise<number> {
   const [command, ...rest] = argv
-  if (command === undefined || command === '--help' || command === '-h' || command === 'help') {
-    process.stdout.write(HELP)
-    return command === undefined ? 64 : 0
+  if (command === undefined) {
+    process.stderr.write(HELP)
+    return 64
   }
-  if (command === '--version' || command === 'version') {
+  if (['--help', '-h', 'help'].includes(command)) {
+    process.stdout.write(HELP)
+    return 0
+  }
+  if (['--version', 'version'].includes(command)) {
     process.stdout.write(`bearward ${readVersion()} (Node ${process.versions.node})\n`)
     return 0
   }
+  if (command.startsWith('-')) return usage(`There is no option "${command}". See "bearward --help".`)
   if (!Object.hasOwn(COMMANDS, command)) {
     return usage(`There is no command "${command}"; the commands are ${Object.keys(COMMANDS).join(', ')}.`)
   }
@@ -27,6 +32,8 @@ async function run(argv: readonly string[]): Promise<number> {
     process.stdout.write(COMMANDS[command as keyof typeof COMMANDS])
     return 0
   }
+  // `--config "$FILE"` with the variable unset must not look like a file that is missing, nor like no file.
+  if (rest.includes('')) return usage(`An argument is empty. See "bearward ${command} --help".`)
   return command === 'serve' ? runServe(rest) : runCheckConfig(rest)
 }
 
@@ -35,7 +42,7 @@ async function runServe(argv: readonly string[]): Promise<number> {
   try {
     file = parseArgs({ args: [...argv], options: { config: { type: 'string', short: 'c' } } }).values.config
   } catch (error) {
-    return usage(`${(error as Error).message.split('. ')[0]}. See "bearward serve --help".`)
+    return usage(`${(error as Error).message.split(/\.\s/, 1)[0]}. See "bearward serve --help".`)
   }
   const { serve } = await import('./commands/serve.ts')
   try {

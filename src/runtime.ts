@@ -1,13 +1,14 @@
-import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Latch } from './admin/health.ts'
+import { isLoopback } from './config/check.ts'
 import type { Config } from './config/schema.ts'
 import { readSecret } from './config/secrets.ts'
 import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames } from './gate/identity.ts'
-import { createRuleMatcher, type RuleOptions } from './gate/rules.ts'
+import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
 import { createHelperHandler } from './helper/handler.ts'
 import { createRefreshSpender, type HelperClient } from './helper/refresh.ts'
+import { createTokenReader } from './http/authorization.ts'
 import { createTrust } from './http/forwarded.ts'
 import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
 import type { Egress } from './issuer/egress.ts'
@@ -17,9 +18,11 @@ import { createProxyHandler } from './proxy/handler.ts'
 import { createUpstream } from './proxy/upstream.ts'
 import type { RequestHandler } from './server/listener.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
-import type { AcceptedIssuer } from './token/jwt.ts'
+import type { Expectation } from './token/claims.ts'
+import type { AcceptedIssuer } from './token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
 import type { Clock } from './util/clock.ts'
+import { newRequestId } from './util/request-id.ts'
 
 /** What outlives one configuration and is lent to the rooms. */
 export interface RuntimeContext {
@@ -78,7 +81,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
       record: telemetry.requestFinished,
       onUnexpected: telemetry.unexpectedError,
       isTrustedPeer: createTrust(config.listen.trusted_proxies),
-      newRequestId: randomUUID,
+      newRequestId,
       onInFlight: telemetry.inFlightChanged,
     }),
     handleHelper: createConfiguredHelper(context, issuers, verifier),
@@ -121,15 +124,28 @@ function createConfiguredIssuer(settings: IssuerSettings, context: RuntimeContex
     clock: context.clock,
     onFetch: context.telemetry.keysFetched,
   })
-  const expectation = {
+  const expectation = toExpectation(settings)
+  return { settings, issuer, accepted: { expectation, keys: issuer.keys } }
+}
+
+function toExpectation(settings: IssuerSettings): Expectation {
+  return {
     name: settings.name,
     issuer: settings.issuer,
-    audiences: settings.audience,
+    aliases: settings.issuer_aliases,
+    tenants: settings.insecure_any_tenant ? 'any' : new Set(settings.tenants?.map((tenant) => tenant.toLowerCase())),
+    audience: settings.audience,
+    kind: settings.token_kind,
+    required: settings.required_claims.map(({ claim, any_of: anyOf }) => ({ path: claim, anyOf })),
+    forbidden: settings.forbidden_claims,
+    maxAgeSeconds: settings.max_token_age === undefined ? undefined : settings.max_token_age / 1000,
+    minIat: settings.min_iat,
+    roles: settings.roles,
+    permissions: settings.permissions,
     algorithms: new Set<string>(settings.algorithms),
-    types: new Set(settings.token_types.map((type) => type.toLowerCase())),
+    types: new Set(settings.token_types.map((type) => type.toLowerCase().replace(/^application\//, ''))),
     clockToleranceSeconds: settings.clock_tolerance / 1000,
   }
-  return { settings, issuer, accepted: { expectation, keys: issuer.keys } }
 }
 
 function createConfiguredGate(config: Config, verifier: TokenVerifier) {
@@ -139,6 +155,7 @@ function createConfiguredGate(config: Config, verifier: TokenVerifier) {
       allowSemicolon: config.target.insecure_allow_semicolon,
       allowEncodedSlash: config.target.insecure_allow_encoded_slash,
     },
+    readToken: createTokenReader(config.credentials.header),
     matchRule: createRuleMatcher(config.rules.map(toRuleOptions), config.target.insecure_literal_paths),
     verifier,
     toIdentity: createIdentityEncoder({
@@ -166,11 +183,18 @@ function toRuleOptions(rule: Config['rules'][number]): RuleOptions {
     allScopes: rule.scopes?.all ?? [],
     anyScope: rule.scopes?.any ?? [],
     claims: (rule.claims ?? []).map(({ claim, any_of }) => ({ path: claim, anyOf: any_of })),
+    roles: toNeeded(rule.roles),
+    permissions: toNeeded(rule.permissions),
   }
 }
 
-function createConfiguredFilter({ identity, rules }: Config) {
+function toNeeded(needed: Config['rules'][number]['roles']): Needed | undefined {
+  return needed && { all: needed.all ?? [], any: needed.any ?? [] }
+}
+
+function createConfiguredFilter({ identity, rules, credentials }: Config) {
   const names = [...defaultNames(identity.prefix), ...identity.headers.map(({ header }) => header), 'x-request-id']
+  if (credentials.header !== 'authorization' && !identity.forward_authorization) names.push(credentials.header)
   if (rules.some(({ methods }) => methods !== undefined)) names.push(...METHOD_OVERRIDES)
   return createRequestFieldFilter({
     identityPrefix: identity.prefix,
@@ -210,6 +234,7 @@ function createConfiguredHelper(
     spendRefreshToken: createRefreshSpender(telemetry.exchangeCoalesced),
     record: telemetry.exchangeFinished,
     onUnexpected: telemetry.unexpectedError,
-    newRequestId: randomUUID,
+    newRequestId,
+    loopbackOnly: isLoopback(config.listen.helper.host),
   })
 }

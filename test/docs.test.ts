@@ -44,6 +44,9 @@ describe('the example', () => {
       ...pathsIn(parse(uncomment(read('bearward.yaml')))),
       // Alternatives to what is left active, and to `any`.
       ...['issuers[].jwks_file', 'issuers[].discovery_url', 'rules[].scopes.all'],
+      ...['rules[].roles.all', 'rules[].permissions.any'],
+      // For issuers of many tenants; examples/entra-multi-tenant.yaml shows them.
+      ...['issuers[].tenants', 'issuers[].insecure_any_tenant'],
     ])
     const absent = allSettings()
       .map(({ path }) => path)

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
-import { loadConfig } from '../config/load.ts'
+import { renderEffective } from '../config/effective.ts'
+import { loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
 import { readSecret } from '../config/secrets.ts'
 import { configWarnings } from '../config/warnings.ts'
@@ -14,21 +15,28 @@ export interface CheckConfigIo {
 /**
  * Checks a configuration and the files it names, without opening a port or a connection.
  *
- * @param argv - what follows the command's name: at most one file
+ * @param argv - what follows the command's name: at most one file, and `--effective`
  * @returns the exit code: 0 valid, 64 wrong usage, 78 problems found
  */
 export function checkConfig(argv: readonly string[], { stdout, stderr, env }: CheckConfigIo): number {
-  const flag = argv.find((argument) => argument.startsWith('-'))
-  if (flag !== undefined || argv.length > 1) {
+  const effective = argv.includes('--effective')
+  const files = argv.filter((argument) => argument !== '--effective')
+  const flag = files.find((argument) => argument.startsWith('-'))
+  if (flag !== undefined || files.length > 1) {
     stderr(
       `${flag === undefined ? 'Only one file can be checked' : `There is no option "${flag}"`}. See "bearward check-config --help".\n`,
     )
     return 64
   }
-  const [file] = argv
+  const [file] = files
   try {
-    const config = loadConfig({ ...(file === undefined ? {} : { file }), env })
-    checkFiles(config, env)
+    const loaded = loadConfigWithPlaces({ ...(file === undefined ? {} : { file }), env })
+    const { config } = loaded
+    if (effective) {
+      stdout(renderEffective(config))
+      return 0
+    }
+    checkFiles(loaded, env)
     for (const warning of configWarnings(config)) stdout(`warning: ${warning}\n`)
     stdout(`${file ?? 'The environment'} is valid: ${summarize(config)}.\n`)
     return 0
@@ -42,28 +50,32 @@ export function checkConfig(argv: readonly string[], { stdout, stderr, env }: Ch
   }
 }
 
-function checkFiles(config: Config, env: CheckConfigIo['env']): void {
+function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env']): void {
   const problems: Problem[] = []
-  for (const { jwks_file: file } of config.issuers) {
-    try {
-      if (file !== undefined) readFileSync(file)
-    } catch (error) {
-      problems.push({
-        source: file as string,
-        path: '',
-        problem: `the key file cannot be read (${(error as NodeJS.ErrnoException).code}).`,
-      })
-    }
-  }
-  for (const { client_secret: secret } of Object.values(config.helper.clients)) {
+  config.issuers.forEach(({ jwks_file: file }, i) => {
+    const reason = file === undefined ? undefined : whyUnreadable(file)
+    const problem = `names a file that cannot be read: ${file} (${reason}).`
+    if (reason !== undefined) problems.push(locate({ path: ['issuers', i, 'jwks_file'], problem }))
+  })
+  for (const [name, { client_secret: secret }] of Object.entries(config.helper.clients)) {
     try {
       if (secret !== undefined) readSecret(secret, env)
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error
-      problems.push(...error.problems)
+      const path = ['helper', 'clients', name, 'client_secret']
+      problems.push(...error.problems.map(({ source, problem }) => locate({ path, problem: `${source}: ${problem}` })))
     }
   }
   if (problems.length > 0) throw new ConfigError(problems)
+}
+
+function whyUnreadable(file: string): string | undefined {
+  try {
+    readFileSync(file)
+    return undefined
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? 'unknown'
+  }
 }
 
 function summarize({ issuers, rules, upstream, helper }: Config): string {

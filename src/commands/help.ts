@@ -42,7 +42,10 @@ drain.timeout and exits with 0. On SIGINT it does the same without the delay. A 
 ${ENVIRONMENT}`,
   'check-config': `Checks a configuration and prints every problem at once, each with file and line.
 
-Usage: bearward check-config [FILE]
+Usage: bearward check-config [--effective] [FILE]
+
+Options:
+  --effective   Print the configuration with presets and defaults filled in, instead of reading the files it names.
 
 Without FILE it checks what the environment describes. Opens no port and no connection. Reads the files that
 the configuration names. Exit codes: 0 valid, 64 wrong usage, 78 problems found.

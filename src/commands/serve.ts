@@ -41,8 +41,8 @@ export async function serve({ file, env, version, stderr }: ServeOptions, signal
   try {
     app = await startApp({ config, env, log, version })
   } catch (error) {
-    if (!(error instanceof StartError)) throw error
     await log.flush()
+    if (!(error instanceof StartError)) throw error
     stderr(`${error.message}\n`)
     return 1
   }

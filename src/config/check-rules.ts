@@ -9,21 +9,24 @@ interface Place {
   readonly index: number
   readonly kind: 'exact' | 'prefix'
   readonly position: number
-  /** Percent-decoded. */
+  /** Percent-decoded; as written when that is not possible. */
   readonly path: string
 }
 
 /** Checks the rules, alone and against each other. */
-export function checkRules({ rules, target }: Config): Fault[] {
+export function checkRules({ rules, target }: Pick<Config, 'rules' | 'target'>): Fault[] {
   const places = rules.flatMap(placesOf)
-  const pathFaults = places.flatMap((place) => {
+  const wellFormed: Place[] = []
+  const pathFaults = places.flatMap((place): Fault[] => {
     const problem = pathProblem(place, rules[place.index] as RuleConfig)
-    return problem === undefined ? [] : [{ path: pathOf(place), problem }]
+    if (problem !== undefined) return [{ path: pathOf(place), problem }]
+    wellFormed.push(place)
+    return []
   })
   return [
     ...rules.flatMap((rule, i) => checkRule(rule, i, rules)),
     ...pathFaults,
-    ...(pathFaults.length > 0 ? [] : checkOverlaps(places, target.insecure_literal_paths)),
+    ...checkOverlaps(wellFormed, target.insecure_literal_paths),
   ]
 }
 
@@ -57,12 +60,20 @@ function checkRule(rule: RuleConfig, i: number, rules: readonly RuleConfig[]): F
   if (rule.exact === undefined && rule.prefix === undefined) {
     faults.push({ path: at, problem: 'needs paths: "exact" or "prefix".' })
   }
+  for (const key of ['scopes', 'roles', 'permissions'] as const) {
+    const needed = rule[key]
+    if (needed === undefined || (needed.all ?? needed.any) !== undefined) continue
+    faults.push({ path: [...at, key], problem: `asks for nothing: list ${key} under "all" or "any".` })
+  }
   return [...faults, ...checkAccess(rule, at)]
 }
 
-function checkAccess({ access, scopes, claims, prefix, insecure_catch_all: catchAll }: RuleConfig, at: Path): Fault[] {
+const NEEDS = ['scopes', 'roles', 'permissions', 'claims'] as const
+
+function checkAccess(rule: RuleConfig, at: Path): Fault[] {
+  const { access, prefix, insecure_catch_all: catchAll } = rule
   const faults: Fault[] = []
-  if (access === 'public' && (scopes ?? claims) !== undefined) {
+  if (access === 'public' && NEEDS.some((key) => rule[key] !== undefined)) {
     const problem = 'is public, so no token is looked at and scopes or claims would never be checked.'
     faults.push({ path: at, problem, hint: 'Use access: required.' })
   }
@@ -76,34 +87,46 @@ function checkAccess({ access, scopes, claims, prefix, insecure_catch_all: catch
 function pathProblem({ path, kind, position }: Place, rule: RuleConfig): string | undefined {
   const written = rule[kind]?.[position] ?? ''
   if (!path.startsWith('/')) return 'must begin with "/".'
+  if (!path.isWellFormed()) return 'is not Unicode text.'
   if (/[?#;\\\x00-\x1f\x7f]/.test(path) || path.includes('//')) {
     return 'holds "?", "#", ";", "\\", "//" or a control character, which no accepted request target has.'
   }
   if (/\/\.{1,2}(\/|$)/.test(path)) return 'holds a dot segment, which no accepted request target has.'
+  return escapeProblem(path, written) ?? slashProblem(path)
+}
+
+function escapeProblem(path: string, written: string): string | undefined {
   if (/%(?![0-9a-fA-F]{2})/.test(written) || /%(2[eEfF]|25[0-9a-fA-F]{2})/.test(written)) {
     return 'holds an escape that no accepted request target has.'
   }
-  if (path.length > 1 && path.endsWith('/'))
-    return `must be written without the slash at the end: ${path.slice(0, -1)}.`
-  return undefined
+  // Such an escape was left as it is, because it cannot be decoded.
+  return /%[0-9a-fA-F]{2}/.test(path) ? 'holds an escape that is not UTF-8.' : undefined
+}
+
+function slashProblem(path: string): string | undefined {
+  if (path.length === 1 || !path.endsWith('/')) return undefined
+  return `must be written without the slash at the end: ${path.slice(0, -1)}.`
 }
 
 /** Two rules for the same requests, or for paths that many backends cannot tell apart. */
 function checkOverlaps(places: readonly Place[], literalPaths: boolean): Fault[] {
   const seen = new Map<string, Place[]>()
   return places.flatMap((place): Fault[] => {
-    const key = `${place.kind} ${literalPaths ? place.path : place.path.toLowerCase()}`
+    const key = literalPaths ? place.path : place.path.toLowerCase()
     const others = seen.get(key) ?? []
     seen.set(key, [...others, place])
-    const same = others.find((other) => other.path === place.path && shareMethods(other.rule, place.rule))
+    const same = others.find(
+      ({ kind, path, rule }) => kind === place.kind && path === place.path && shareMethods(rule, place.rule),
+    )
     if (same !== undefined) {
       const problem = `is in rules[${same.index}].${same.kind} ("${same.rule.name}"), too, for the same methods.`
-      return [{ path: pathOf(place), problem }]
+      return [{ path: pathOf(place), problem, other: pathOf(same) }]
     }
     const alike = others.find((other) => other.path !== place.path)
     if (alike === undefined) return []
     const problem = `differs from "${alike.path}" of rule "${alike.rule.name}" by letter case alone, which many backends ignore.`
-    return [{ path: pathOf(place), problem, hint: 'If yours does not, set target.insecure_literal_paths: true.' }]
+    const hint = 'If yours does not, set target.insecure_literal_paths: true.'
+    return [{ path: pathOf(place), problem, other: pathOf(alike), hint }]
   })
 }
 

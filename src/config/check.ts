@@ -2,6 +2,7 @@ import { BlockList, isIP, isIPv6 } from 'node:net'
 import { checkRules } from './check-rules.ts'
 import type { Path } from './document.ts'
 import { nearest } from './nearest.ts'
+import { PRESET_SETTINGS } from './presets.ts'
 import { NAME, type Config } from './schema.ts'
 
 /** Something wrong at a place; load.ts adds file and line. */
@@ -9,19 +10,33 @@ export interface Fault {
   readonly path: Path
   readonly problem: string
   readonly hint?: string | undefined
+  /** Another setting that is part of the problem. */
+  readonly other?: Path
 }
 
-/** The checks that concern more than one setting. Collects all faults. */
-export function checkConfig(config: Config): Fault[] {
-  return [
-    ...checkIssuers(config),
-    ...checkUpstream(config),
-    ...checkListen(config),
-    ...checkRules(config),
-    ...checkIdentity(config),
-    ...checkHelper(config),
-    ...checkLimits(config),
-  ]
+type Check = (config: Config) => Fault[]
+
+/** Each check with the groups of settings that it looks at. */
+const CHECKS: readonly (readonly [Check, readonly (keyof Config)[]])[] = [
+  [checkIssuers, ['issuers']],
+  [checkUpstream, ['upstream']],
+  [checkLoop, ['upstream', 'listen']],
+  [checkListen, ['listen', 'helper']],
+  [checkRules, ['rules', 'target']],
+  [checkIdentity, ['identity']],
+  [checkHelper, ['helper', 'issuers']],
+  [checkLimits, ['limits']],
+]
+
+/**
+ * The checks that concern more than one setting. Collects all faults.
+ *
+ * @param config - may lack groups that could not be parsed: what can be told without them is told
+ */
+export function checkConfig(config: Partial<Config>): Fault[] {
+  return CHECKS.flatMap(([check, needs]) =>
+    needs.every((key) => config[key] !== undefined) ? check(config as Config) : [],
+  )
 }
 
 /** Whether a host name or address means this machine. */
@@ -39,7 +54,8 @@ type IssuerConfig = Config['issuers'][number]
 function checkIssuers({ issuers }: Config): Fault[] {
   return issuers.flatMap((issuer, i) => {
     const at: Path = ['issuers', i]
-    const faults: Fault[] = [...checkKeySource(issuer, at), ...checkIssuerUrls(issuer, at)]
+    const faults: Fault[] = [...checkTenants(issuer, at), ...checkPreset(issuer, at)]
+    faults.push(...checkKeySource(issuer, at), ...checkIssuerUrls(issuer, at))
     const twin = issuers.findIndex((other) => other.issuer === issuer.issuer)
     if (twin < i) {
       const hint = 'List the audiences in one entry.'
@@ -52,12 +68,28 @@ function checkIssuers({ issuers }: Config): Fault[] {
   })
 }
 
+function checkPreset(issuer: IssuerConfig, at: Path): Fault[] {
+  const faults = PRESET_SETTINGS[issuer.preset].check?.(issuer) ?? []
+  return faults.map((fault) => ({ ...fault, path: [...at, 'issuer'] }))
+}
+
+/** An issuer with a placeholder stands for many, and most of them are strangers. */
+function checkTenants({ issuer, tenants, insecure_any_tenant: any }: IssuerConfig, at: Path): Fault[] {
+  const isTemplate = issuer.includes('{tenantid}')
+  if (isTemplate && tenants === undefined && !any) {
+    const hint = 'List the ids of the tenants, or set insecure_any_tenant: true.'
+    return [{ path: at, problem: 'needs tenants: anybody can make a tenant and get tokens there.', hint }]
+  }
+  if (isTemplate || tenants === undefined) return []
+  return [{ path: [...at, 'tenants'], problem: 'is for an issuer that holds {tenantid}; this one names its tenant.' }]
+}
+
 function checkKeySource(issuer: IssuerConfig, at: Path): Fault[] {
   const sources = (['jwks_uri', 'jwks_file', 'discovery_url'] as const).filter((key) => issuer[key] !== undefined)
   const second = sources[1]
   if (second !== undefined) return [{ path: [...at, second], problem: `cannot stand beside ${sources[0]}: keep one.` }]
-  if (sources.length === 0 && !/^https?:\/\//.test(issuer.issuer)) {
-    const problem = 'is no URL, so its keys cannot be found from it.'
+  if (sources.length === 0 && !(/^https?:\/\//i.test(issuer.issuer) && URL.canParse(issuer.issuer))) {
+    const problem = 'is not a valid http or https URL, so its keys cannot be found from it.'
     return [{ path: [...at, 'issuer'], problem, hint: 'Add jwks_uri, jwks_file or discovery_url.' }]
   }
   return []
@@ -77,15 +109,20 @@ function checkIssuerUrls(issuer: IssuerConfig, at: Path): Fault[] {
 }
 
 function checkUpstream({ upstream }: Config): Fault[] {
-  const { protocol, pathname, search } = new URL(upstream.url)
-  if (protocol !== 'http:') return [{ path: ['upstream', 'url'], problem: 'must be http; https is not supported yet.' }]
-  if (pathname !== '/' || search !== '' || upstream.url.endsWith('/')) {
-    const hint = 'Targets are forwarded as they are.'
-    return [
-      { path: ['upstream', 'url'], problem: 'must be an origin, without a path, slash or query at its end.', hint },
-    ]
-  }
-  return []
+  const { protocol, origin, port, pathname, search } = new URL(upstream.url)
+  const path: Path = ['upstream', 'url']
+  if (protocol !== 'http:') return [{ path, problem: 'must be http; https is not supported yet.' }]
+  if (port === '0') return [{ path, problem: 'has the port 0, on which nothing listens.' }]
+  if (pathname === '/' && search === '' && !/[/?]$/.test(upstream.url)) return []
+  const problem = 'must be an origin, without a path, slash or query at its end.'
+  return [{ path, problem, hint: `Targets are forwarded as they are: write ${origin}.` }]
+}
+
+/** A request that comes back as another request never ends. */
+function checkLoop({ upstream, listen }: Config): Fault[] {
+  const { hostname, port } = new URL(upstream.url)
+  if (!isLoopback(hostname) || Number(port === '' ? 80 : port) !== listen.proxy.port) return []
+  return [{ path: ['upstream', 'url'], problem: 'is the address of listen.proxy: bearward would be its own backend.' }]
 }
 
 function checkListen({ listen, helper }: Config): Fault[] {
@@ -119,6 +156,7 @@ function checkListen({ listen, helper }: Config): Fault[] {
 
 function rangeProblem(range: string): string | undefined {
   const [address = '', bits, ...rest] = range.split('/')
+  if (address.includes('%')) return 'must not name a zone ("%").'
   if (isIP(address) === 0 || rest.length > 0) return 'must be an address or a CIDR range, such as 10.0.0.0/8.'
   if (bits === undefined) return undefined
   if (!/^\d{1,3}$/.test(bits) || Number(bits) > (isIPv6(address) ? 128 : 32)) return 'has no such prefix length.'
@@ -131,9 +169,23 @@ function rangeProblem(range: string): string | undefined {
 const PROTOCOL_FIELD =
   /^(host|authorization|cookie|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|forwarded|via|x-request-id|(content|proxy|x-forwarded)-.*)$/
 
-function checkIdentity({ identity }: Config): Fault[] {
+/** Families of fields that callers and proxies need; a reserved prefix must not sweep them away. */
+const FAMILIES = (
+  'accept- access-control- cache- connection- content- forwarded- host- if- keep- last- max- proxy- sec- transfer- ' +
+  'upgrade- user- www- x-forwarded- x-http- x-original- x-real- x-request-'
+).split(' ')
+
+function checkPrefix({ identity: { prefix } }: Config): Fault[] {
+  const family = FAMILIES.find((one) => one.startsWith(prefix) || prefix.startsWith(one))
+  if (family === undefined) return []
+  const problem = `"${prefix}" would remove fields of the protocol (${family}…) from every request.`
+  return [{ path: ['identity', 'prefix'], problem, hint: 'Choose one of your own, such as x-auth-.' }]
+}
+
+function checkIdentity(config: Config): Fault[] {
+  const { identity } = config
   const seen = new Set<string>()
-  return identity.headers.flatMap(({ header }, i): Fault[] => {
+  const faults = identity.headers.flatMap(({ header }, i): Fault[] => {
     const path: Path = ['identity', 'headers', i, 'header']
     const canonical = header.replaceAll('_', '-')
     if (PROTOCOL_FIELD.test(canonical)) return [{ path, problem: `"${header}" belongs to the protocol.` }]
@@ -142,6 +194,7 @@ function checkIdentity({ identity }: Config): Fault[] {
     seen.add(canonical)
     return []
   })
+  return [...checkPrefix(config), ...faults]
 }
 
 type ClientConfig = Config['helper']['clients'][string]

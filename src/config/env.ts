@@ -54,7 +54,9 @@ export function applyEnvironment(
     const value = given(name)
     if (value === undefined) continue
     const before = result[group]
-    result[group] = { ...(typeof before === 'object' ? before : {}), [key]: value }
+    // Whatever else stands there is a mistake that must not vanish behind the variable.
+    if (before !== undefined && (typeof before !== 'object' || Array.isArray(before))) continue
+    result[group] = { ...before, [key]: value }
     origins.set(`${group}.${key}`, name)
   }
   const described = ISSUER_VARIABLES.filter((name) => given(name) !== undefined)

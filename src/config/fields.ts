@@ -47,6 +47,7 @@ export function text(description: string, max = 2048) {
   const json = { type: 'string', minLength: 1, maxLength: max }
   return field({ text: description, kind: 'text', json }, (value) => {
     const string = readString(value, 'text')
+    if (string !== string.trim()) throw new FieldFault('must not begin or end with a space.')
     if (string.length > max) throw new FieldFault(`must not be longer than ${max} characters.`)
     return string
   })
@@ -154,6 +155,9 @@ export function url(description: string) {
   const json = { type: 'string', pattern: '^https?://' }
   return field({ text: description, kind: 'URL', json }, (value) => {
     const string = readString(value, 'a URL')
+    const scheme = /^(unix|h2c):/.exec(string)?.[1]
+    if (scheme !== undefined) throw new FieldFault(`begins with "${scheme}:", which is not supported yet; use http.`)
+    if (string !== string.trim()) throw new FieldFault('must not begin or end with a space.')
     const parsed = URL.canParse(string) ? new URL(string) : undefined
     if (parsed === undefined || !/^https?:$/.test(parsed.protocol))
       throw new FieldFault('must be an http or https URL.')
@@ -205,23 +209,15 @@ export function claimPath(description: string) {
   })
 }
 
-/** One text or several; becomes a list. */
-export function texts(description: string) {
-  const string = { type: 'string', minLength: 1 }
-  const json = { oneOf: [string, { type: 'array', items: string, minItems: 1 }] }
-  return field({ text: description, kind: 'text, or a list of texts', json }, (value): readonly string[] => {
-    const list: readonly unknown[] = Array.isArray(value) ? value : [value]
-    if (list.length === 0 || !list.every((one) => typeof one === 'string' && one !== '')) {
-      throw new FieldFault('must be text or a list of texts, none of them empty.')
-    }
-    return list as string[]
-  })
-}
-
 /** A text, a number, or true or false, to compare a claim with. */
 export function scalar(description: string) {
   const json = { type: ['string', 'number', 'boolean'] }
   return field({ text: description, kind: 'text, number, true or false', json }, (value) => {
+    if (typeof value === 'number' && (!Number.isFinite(value) || Math.abs(value) > Number.MAX_SAFE_INTEGER)) {
+      throw new FieldFault(
+        'must be a number that JSON can hold exactly; write a larger one as text, if the claim is text.',
+      )
+    }
     if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return value
     throw new FieldFault('must be text, a number, true or false.')
   })
@@ -240,4 +236,56 @@ export function list<T extends v.GenericSchema>(description: string, item: T, mi
     v.maxLength(max, `must not have more than ${max} entries.`),
     v.metadata({ section: description }),
   )
+}
+
+/** What a token must be meant for. */
+export interface Audience {
+  readonly claim: 'aud' | 'client_id' | 'azp'
+  readonly values: readonly string[]
+}
+
+/** One text, a list of texts, or `{claim, values}`. */
+export function audience(description: string) {
+  const strings = { type: 'array', items: { type: 'string', minLength: 1 }, minItems: 1 }
+  const one = { type: 'string', minLength: 1 }
+  const named = {
+    type: 'object',
+    properties: { claim: { enum: AUDIENCE_CLAIMS }, values: { oneOf: [one, strings] } },
+    required: ['claim', 'values'],
+    additionalProperties: false,
+  }
+  const kind = 'text, a list of texts, or {claim: aud | client_id | azp, values: …}'
+  return field({ text: description, kind, json: { oneOf: [one, strings, named] } }, (value): Audience => {
+    const isNamed = typeof value === 'object' && value !== null && !Array.isArray(value)
+    if (!isNamed) return { claim: 'aud', values: readTexts(value) }
+    const { claim, values, ...others } = value as Record<string, unknown>
+    if (!AUDIENCE_CLAIMS.includes(claim as Audience['claim']) || Object.keys(others).length > 0) {
+      throw new FieldFault(`must be ${kind}.`)
+    }
+    return { claim: claim as Audience['claim'], values: readTexts(values) }
+  })
+}
+
+const AUDIENCE_CLAIMS = ['aud', 'client_id', 'azp'] as const
+
+function readTexts(value: unknown): readonly string[] {
+  const list: readonly unknown[] = Array.isArray(value) ? value : [value]
+  if (list.length === 0 || !list.every((one) => typeof one === 'string' && one !== '')) {
+    throw new FieldFault('must be text or a list of texts, none of them empty.')
+  }
+  return list as string[]
+}
+
+/** A moment, in RFC 3339 or as seconds since 1970; becomes seconds. */
+export function instant(description: string) {
+  const kind = 'a moment such as 2026-01-31T12:00:00Z, or seconds since 1970'
+  return field({ text: description, kind, json: { type: ['string', 'integer'] } }, (value): number => {
+    const isText =
+      typeof value === 'string' && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/.test(value)
+    const seconds = isText ? Date.parse(value) / 1000 : value
+    if (typeof seconds !== 'number' || !Number.isSafeInteger(Math.floor(seconds)) || seconds < 0) {
+      throw new FieldFault(`must be ${kind}.`)
+    }
+    return Math.floor(seconds)
+  })
 }

@@ -1,11 +1,11 @@
 import { dirname, resolve } from 'node:path'
-import * as v from 'valibot'
 import { ConfigError, type Problem } from '../errors.ts'
 import { checkConfig, type Fault } from './check.ts'
-import { readDocument, type Path } from './document.ts'
+import { readDocument, type ConfigDocument, type Path } from './document.ts'
 import { applyEnvironment, type Environment } from './env.ts'
-import { nearest } from './nearest.ts'
-import { schema, type Config, type ParsedConfig } from './schema.ts'
+import { fillPreset } from './presets.ts'
+import { isSetting, parseGroups } from './parse.ts'
+import type { Config, ParsedConfig } from './schema.ts'
 
 export interface LoadOptions {
   /** The YAML file; without one, the environment alone is read. */
@@ -13,30 +13,66 @@ export interface LoadOptions {
   readonly env: Environment
 }
 
+export interface LoadedConfig {
+  readonly config: Config
+  /** Adds source and line to what is found wrong with a setting later. */
+  readonly locate: (fault: Fault) => Problem
+}
+
+/** A file with more problems than this has one problem: it is not a configuration. */
+const MAX_PROBLEMS = 50
+
 /**
  * Loads the configuration: file, environment over it, defaults, checks within and across settings.
  *
  * @returns the deeply frozen configuration; relative paths in it are resolved against the file's directory
- * @throws ConfigError with every problem at once
+ * @throws ConfigError with every problem at once, in the order of the file
  */
-export function loadConfig({ file, env }: LoadOptions): Config {
+export function loadConfig(options: LoadOptions): Config {
+  return loadConfigWithPlaces(options).config
+}
+
+/** Like {@link loadConfig}, for checks that go on where this one ends. */
+export function loadConfigWithPlaces({ file, env }: LoadOptions): LoadedConfig {
   const document = file === undefined ? undefined : readDocument(file)
   const { values, origins, problems } = applyEnvironment(spellOut(document?.values), env, file)
+  const locate = createLocator(document, file, origins)
 
-  const locate = ({ path, problem, hint }: Fault): Problem => {
+  const { groups, faults } = parseGroups(withPresets(values))
+  const config = complete(groups, file)
+  const empty = (document?.empty ?? [])
+    .filter(isSetting)
+    .map((path) => ({ path, problem: 'is empty: give it a value, or remove it.' }))
+  const isEmpty = new Set(empty.map(({ path }) => pathText(path)))
+  const all = [
+    ...problems,
+    ...[...empty, ...faults.filter(({ path }) => !isEmpty.has(pathText(path))), ...checkConfig(config)].map(locate),
+  ]
+  if (all.length > 0) throw new ConfigError(inOrder(all))
+  return { config: deepFreeze(config as Config), locate }
+}
+
+function createLocator(
+  document: ConfigDocument | undefined,
+  file: string | undefined,
+  origins: ReadonlyMap<string, string>,
+): (fault: Fault) => Problem {
+  return ({ path, problem, hint, other }) => {
     const text = pathText(path)
     const variable = origins.get(text)
     if (variable !== undefined) return { source: variable, path: '', problem, hint }
     if (file === undefined) return { source: 'environment', path: text, problem, hint: hint ?? hintAt(text) }
-    return { source: file, line: document?.lineOf(path), path: text, problem, hint }
+    const where = other === undefined ? '' : ` (See line ${document?.lineOf(other)}.)`
+    return { source: file, line: document?.lineOf(path), path: text, problem: problem + where, hint }
   }
+}
 
-  const result = v.safeParse(schema, values)
-  if (!result.success) throw new ConfigError([...problems, ...dedupe(result.issues.map(toFault)).map(locate)])
-  const config = complete(result.output, file)
-  const faults = checkConfig(config)
-  if (problems.length + faults.length > 0) throw new ConfigError([...problems, ...faults.map(locate)])
-  return deepFreeze(config)
+function inOrder(problems: readonly Problem[]): Problem[] {
+  const sorted = [...problems].sort((a, b) => (a.line ?? 0) - (b.line ?? 0))
+  const rest = sorted.length - MAX_PROBLEMS
+  if (rest <= 0) return sorted
+  const last: Problem = { source: sorted[0]?.source ?? '', path: '', problem: `${rest} more problems are not shown.` }
+  return [...sorted.slice(0, MAX_PROBLEMS), last]
 }
 
 /** The upstream may be written as its URL alone. */
@@ -44,59 +80,13 @@ function spellOut(values: Record<string, unknown> | undefined): Record<string, u
   return typeof values?.['upstream'] === 'string' ? { ...values, upstream: { url: values['upstream'] } } : values
 }
 
+function withPresets(values: Record<string, unknown>): Record<string, unknown> {
+  const { issuers } = values
+  return Array.isArray(issuers) ? { ...values, issuers: issuers.map(fillPreset) } : values
+}
+
 function hintAt(path: string): string | undefined {
   return path.startsWith('upstream') ? 'Set BEARWARD_UPSTREAM, or name a file with --config.' : undefined
-}
-
-type Issue = v.InferIssue<typeof schema>
-
-function toFault(issue: Issue): Fault {
-  const path: Path = (issue.path ?? []).map(({ key }) => key as string | number)
-  const name = String(path.at(-1))
-  if (issue.type === 'strict_object' && issue.expected === 'never') {
-    const siblings = entriesAt(path.slice(0, -1))
-    const near = nearest(name, siblings)
-    const hint = near === undefined ? `Known here: ${siblings.join(', ')}.` : `Did you mean "${near}"?`
-    return { path, problem: 'is not a setting.', hint }
-  }
-  if (issue.type === 'strict_object' && issue.received === 'undefined') return { path, problem: missingText(path) }
-  if (issue.type === 'strict_object' || issue.type === 'record')
-    return { path, problem: 'must be a group of settings.' }
-  if (issue.type === 'array') return { path, problem: 'must be a list.' }
-  return { path, problem: issue.message }
-}
-
-function missingText(path: Path): string {
-  const texts: Record<string, string> = {
-    issuers: 'is missing: name the authorization server whose tokens are accepted, as issuer and audience.',
-    upstream: 'is missing: name the backend, such as http://127.0.0.1:3000.',
-    audience: 'is missing: without it, a token for any other API of the issuer would be accepted here.',
-  }
-  return texts[String(path.at(-1))] ?? 'is missing.'
-}
-
-interface Described {
-  readonly type: string
-  readonly entries?: Record<string, Described>
-  readonly wrapped?: Described
-  readonly item?: Described
-  readonly value?: Described
-}
-
-/** The keys that the schema knows at a path. */
-function entriesAt(path: Path): string[] {
-  let at: Described = schema
-  for (const key of ['', ...path]) {
-    const next = key === '' ? at : (at.entries?.[key] ?? at.item ?? at.value)
-    if (next === undefined) return []
-    at = next.wrapped ?? next
-  }
-  return Object.keys(at.entries ?? {})
-}
-
-/** One complaint per place is enough. */
-function dedupe(faults: readonly Fault[]): Fault[] {
-  return [...new Map(faults.map((fault) => [pathText(fault.path), fault])).values()]
 }
 
 /** Such as `issuers[0].audience`. */
@@ -105,25 +95,34 @@ function pathText(path: Path): string {
 }
 
 /** Fills in what depends on other settings, and makes paths absolute. */
-function complete(parsed: ParsedConfig, file: string | undefined): Config {
+function complete(parsed: Partial<ParsedConfig>, file: string | undefined): Partial<Config> {
   const base = file === undefined ? '.' : dirname(file)
+  const { issuers, identity, helper, ...rest } = parsed
   return {
-    ...parsed,
-    issuers: parsed.issuers.map((issuer) => ({
-      ...issuer,
-      name: issuer.name ?? nameOf(issuer.issuer),
-      ...(issuer.jwks_file === undefined ? {} : { jwks_file: resolve(base, issuer.jwks_file) }),
-    })),
-    identity: {
-      ...parsed.identity,
-      headers: parsed.identity.headers.map((header) => ({ ...header, header: header.header.toLowerCase() })),
-    },
-    helper: {
-      ...parsed.helper,
-      clients: Object.fromEntries(
-        Object.entries(parsed.helper.clients).map(([name, client]) => [name, withAbsoluteSecret(client, base)]),
-      ),
-    },
+    ...rest,
+    ...(issuers && { issuers: issuers.map((issuer) => completeIssuer(issuer, base)) }),
+    ...(identity && {
+      identity: {
+        ...identity,
+        headers: identity.headers.map((header) => ({ ...header, header: header.header.toLowerCase() })),
+      },
+    }),
+    ...(helper && {
+      helper: {
+        ...helper,
+        clients: Object.fromEntries(
+          Object.entries(helper.clients).map(([name, client]) => [name, withAbsoluteSecret(client, base)]),
+        ),
+      },
+    }),
+  }
+}
+
+function completeIssuer(issuer: ParsedConfig['issuers'][number], base: string): Config['issuers'][number] {
+  return {
+    ...issuer,
+    name: issuer.name ?? nameOf(issuer.issuer),
+    ...(issuer.jwks_file === undefined ? {} : { jwks_file: resolve(base, issuer.jwks_file) }),
   }
 }
 

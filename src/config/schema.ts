@@ -14,9 +14,9 @@ import {
   section,
   size,
   text,
-  texts,
   url,
 } from './fields.ts'
+import { claimSettings } from './claim-settings.ts'
 
 const ALGORITHMS = [
   ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const),
@@ -41,7 +41,7 @@ const issuer = section('An authorization server whose access tokens are accepted
   issuer: text(
     'The issuer exactly as its tokens name it in `iss`, slash at the end included: it is compared character by character.',
   ),
-  audience: texts('What `aud` of a token must contain one of: the identifier of this API at the issuer.'),
+  ...claimSettings,
   jwks_uri: v.optional(url('Where the keys are. Default: whatever the metadata of the issuer says.')),
   jwks_file: v.optional(text('A file with the keys (a JWK Set), instead of an address. Read again on every refresh.')),
   discovery_url: v.optional(
@@ -116,6 +116,12 @@ const listen = section('The addresses to listen on. Port 0 picks any free one.',
   ),
 })
 
+function needed(description: string) {
+  const all = v.optional(list('Every one of these.', text('A name.', 256), 1))
+  const any = v.optional(list('At least one of these.', text('A name.', 256), 1))
+  return v.optional(section(description, { all, any }))
+}
+
 const rule = section('What requests for some paths need. The most specific path wins; the order means nothing.', {
   name: name('Label in logs and metrics.'),
   exact: v.optional(list('Paths that match as a whole.', text('A path.', 1024), 1)),
@@ -141,12 +147,9 @@ const rule = section('What requests for some paths need. The most specific path 
     ),
     'required',
   ),
-  scopes: v.optional(
-    section('Scopes a token must have.', {
-      all: v.optional(list('Every one of these.', text('A scope.', 256), 1)),
-      any: v.optional(list('At least one of these.', text('A scope.', 256), 1)),
-    }),
-  ),
+  scopes: needed('Scopes a token must have.'),
+  roles: needed('Roles a token must have, from where `issuers[].roles` says.'),
+  permissions: needed('Permissions a token must have, from where `issuers[].permissions` says.'),
   claims: v.optional(
     list(
       'Claims a token must have, each with one of the given values.',
@@ -190,13 +193,13 @@ const identity = section('How the backend learns who sent a request.', {
   prefix: v.optional(
     pattern(
       'Reserved prefix: every inbound header field that begins with it is removed, in any spelling.',
-      'lower-case, ending in "-", at least 3 characters',
-      /^[a-z][a-z0-9-]*-$/,
+      'lower-case, ending in "-", with at least 3 characters before',
+      /^[a-z][a-z0-9-]{2,60}-$/,
     ),
     'x-auth-',
   ),
   default_headers: v.optional(
-    flag('Set {prefix}subject, issuer, client-id, scope and expires-at from the token.'),
+    flag('Set {prefix}subject, issuer, client-id, scope, expires-at, roles and permissions from the token.'),
     true,
   ),
   headers: v.optional(list('Further header fields from claims.', identityHeader, 0, 100), []),
@@ -206,6 +209,17 @@ const identity = section('How the backend learns who sent a request.', {
   ),
   max_header_bytes: v.optional(size('Longest value of one field; then 431.', '64B', '64KiB'), '8KiB'),
   max_total_bytes: v.optional(size('All names and values together; then 431.', '256B', '256KiB'), '16KiB'),
+})
+
+const credentials = section('Where the access token is in a request.', {
+  header: v.optional(
+    pattern(
+      'The header field. In any other than `authorization` the token stands by itself, without `Bearer`.',
+      'a header field name in lower case',
+      /^[a-z][a-z0-9-]{1,62}$/,
+    ),
+    'authorization',
+  ),
 })
 
 const target = section('Exceptions from the strict reading of request targets.', {
@@ -280,6 +294,7 @@ export const schema = section('The configuration of bearward.', {
   listen: v.optional(listen, {}),
   rules: v.optional(list('What requests need. Without a matching rule: a valid token.', rule), []),
   identity: v.optional(identity, {}),
+  credentials: v.optional(credentials, {}),
   target: v.optional(target, {}),
   limits: v.optional(limits, {}),
   helper: v.optional(helper, {}),

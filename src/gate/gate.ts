@@ -1,5 +1,5 @@
 import { refusal } from '../errors.ts'
-import { readBearerToken } from '../http/authorization.ts'
+import type { TokenReader } from '../http/authorization.ts'
 import { findField } from '../http/headers.ts'
 import { readTarget, type TargetOptions } from '../http/target.ts'
 import type { TokenVerifier, VerifiedToken } from '../token/verifier.ts'
@@ -11,6 +11,7 @@ import type { Rule, RuleMatcher } from './rules.ts'
 
 export interface GateOptions {
   readonly target: TargetOptions
+  readonly readToken: TokenReader
   readonly matchRule: RuleMatcher
   readonly verifier: TokenVerifier
   readonly toIdentity: IdentityEncoder
@@ -34,7 +35,8 @@ export type Gate = (request: GateRequest, findings: Findings) => Permit | Promis
  *
  * Throws every code of errors.ts that is a refusal or an unavailability.
  */
-export function createGate({ target: targetOptions, matchRule, verifier, toIdentity }: GateOptions): Gate {
+export function createGate(options: GateOptions): Gate {
+  const { target: targetOptions, readToken, matchRule, verifier, toIdentity } = options
   const admit = (rule: Rule, token: VerifiedToken, findings: Findings): Permit => {
     findings.token = token
     authorize(rule, token)
@@ -48,7 +50,7 @@ export function createGate({ target: targetOptions, matchRule, verifier, toIdent
     findings.rule = rule
     if (rule.access === 'public') return grantPermit(rule, undefined, [])
 
-    const text = readBearerToken(request.fields)
+    const text = readToken(request.fields)
     if (text === undefined) {
       if (rule.access === 'optional') return grantPermit(rule, undefined, [])
       throw refusal('credentials_missing')

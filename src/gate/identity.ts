@@ -34,12 +34,14 @@ export type IdentityEncoder = (token: VerifiedToken) => readonly string[]
 type Source = (token: VerifiedToken) => unknown
 
 /** What is set for every token without configuration. */
-const DEFAULTS: Readonly<Record<string, Source>> = {
-  subject: ({ claims }) => claims['sub'],
-  issuer: ({ claims }) => claims['iss'],
-  'client-id': ({ clientId }) => clientId,
-  scope: ({ scopes }) => (scopes.length === 0 ? undefined : scopes.join(' ')),
-  'expires-at': ({ claims }) => claims['exp'],
+const DEFAULTS: Readonly<Record<string, { readonly source: Source; readonly format: IdentityFormat }>> = {
+  subject: { source: ({ claims }) => claims['sub'], format: 'string' },
+  issuer: { source: ({ claims }) => claims['iss'], format: 'string' },
+  'client-id': { source: ({ clientId }) => clientId, format: 'string' },
+  scope: { source: ({ scopes }) => (scopes.length === 0 ? undefined : scopes.join(' ')), format: 'string' },
+  'expires-at': { source: ({ claims }) => claims['exp'], format: 'string' },
+  roles: { source: ({ roles }) => roles, format: 'csv' },
+  permissions: { source: ({ permissions }) => permissions, format: 'csv' },
 }
 
 /** The names of the fields set by default, with the given prefix. */
@@ -65,9 +67,9 @@ export function createIdentityEncoder(options: IdentityOptions): IdentityEncoder
     onMissing,
   }))
   if (options.defaults) {
-    for (const [name, source] of Object.entries(DEFAULTS)) {
+    for (const [name, { source, format }] of Object.entries(DEFAULTS)) {
       const full = options.prefix + name
-      if (!configured.has(full)) headers.push({ name: full, source, format: 'string', onMissing: 'omit' })
+      if (!configured.has(full)) headers.push({ name: full, source, format, onMissing: 'omit' })
     }
   }
   return (token) => (token.identity ??= write(headers, token, options))

@@ -20,6 +20,16 @@ export interface Rule {
   /** At least one of these, unless the list is empty. */
   readonly anyScope: readonly string[]
   readonly claims: readonly RequiredClaim[]
+  readonly roles?: Needed | undefined
+  readonly permissions?: Needed | undefined
+}
+
+/** Names that a token must have. */
+export interface Needed {
+  /** Every one of these. */
+  readonly all: readonly string[]
+  /** At least one of these, unless the list is empty. */
+  readonly any: readonly string[]
 }
 
 export interface RuleOptions extends Rule {

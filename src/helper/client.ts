@@ -2,7 +2,7 @@ import * as oauth from 'oauth4webapi'
 import { GrantError } from '../errors.ts'
 import { EgressError, type Egress } from '../issuer/egress.ts'
 import { isSafeUrl, type Issuer } from '../issuer/issuer.ts'
-import type { AcceptedIssuer } from '../token/jwt.ts'
+import type { AcceptedIssuer } from '../token/issuers.ts'
 
 export type ClientAuthentication = 'client_secret_basic' | 'client_secret_post' | 'none'
 

@@ -22,6 +22,8 @@ export interface HelperHandlerOptions {
   readonly record: (outcome: HelperOutcome) => void
   readonly onUnexpected: (error: unknown, requestId: string) => void
   readonly newRequestId: () => string
+  /** Whether requests must name this machine: a helper on loopback is asked for by no other name, unless by a browser. */
+  readonly loopbackOnly: boolean
 }
 
 const NO_STORE = { 'cache-control': 'no-store', pragma: 'no-cache' } as const
@@ -43,6 +45,7 @@ export function createHelperHandler(
 
   const exchange = async (request: IncomingMessage, progress: Progress): Promise<TokenEndpointResponse> => {
     checkRequest(request)
+    checkCaller(request, options.loopbackOnly)
     const tokenRequest = await readTokenRequest(request)
     const client = selectClient(tokenRequest, clients)
     progress.client = client.name
@@ -76,18 +79,27 @@ export function createHelperHandler(
   }
 }
 
-/** Shuts out browsers: no page may make its reader's machine spend grants. */
-function checkRequest({ method, url, headers }: IncomingMessage): void {
+function checkRequest({ method, url }: IncomingMessage): void {
   if (url?.split('?', 1)[0] !== '/oauth2/token') throw invalidRequest('There is only POST /oauth2/token here.', 404)
   if (method !== 'POST') throw invalidRequest('The token endpoint takes POST only.', 405)
   if (url.includes('?')) throw invalidRequest('Parameters belong into the body, not into the URL.')
-  if (headers.origin !== undefined || headers['sec-fetch-mode'] !== undefined) {
-    throw new GrantError('origin_refused', {
-      status: 403,
-      error: 'access_denied',
-      description: 'Browsers are not served here.',
-    })
-  }
+}
+
+const LOOPBACK_HOST = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/i
+
+/**
+ * Shuts out browsers: no page may make its reader's machine spend grants. They all send `Origin` with a POST, or at least
+ * `Sec-Fetch-Site` (other programs send some of the Sec-Fetch fields, too, but not this one); and a page that pointed its
+ * own name at this machine shows it in `Host`.
+ */
+function checkCaller({ headers }: IncomingMessage, loopbackOnly: boolean): void {
+  const isPage = headers.origin !== undefined || headers['sec-fetch-site'] !== undefined
+  if (!isPage && (!loopbackOnly || LOOPBACK_HOST.test(headers.host ?? ''))) return
+  throw new GrantError('origin_refused', {
+    status: 403,
+    error: 'access_denied',
+    description: 'Browsers are not served here.',
+  })
 }
 
 /** The caller names the client by `client_id`, unless there is only one. Its secret is not the caller's to send. */

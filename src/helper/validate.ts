@@ -1,7 +1,9 @@
 import { decodeJwt } from 'jose'
 import type { TokenEndpointResponse } from 'oauth4webapi'
 import { CodedError } from '../errors.ts'
-import { verifyJwt, type AcceptedIssuer } from '../token/jwt.ts'
+import { holdsOneOf } from '../token/claims.ts'
+import { createIssuerIndex, type AcceptedIssuer } from '../token/issuers.ts'
+import { verifyJwt } from '../token/jwt.ts'
 import type { TokenVerifier } from '../token/verifier.ts'
 import type { Clock } from '../util/clock.ts'
 import { validationFailed } from './client.ts'
@@ -37,9 +39,16 @@ async function validateIdToken(idToken: string, { accepted, clientId, clock }: V
   const { expectation, keys } = accepted
   const forClient: AcceptedIssuer = {
     keys,
-    expectation: { ...expectation, audiences: [clientId], types: new Set(['jwt', 'absent']) },
+    expectation: {
+      ...expectation,
+      audience: { claim: 'aud', values: [clientId] },
+      kind: 'id_token',
+      types: new Set(['jwt', 'absent']),
+      required: [],
+      forbidden: [],
+    },
   }
-  const { claims } = await verifyJwt(idToken, new Map([[expectation.issuer, forClient]]), clock.now())
+  const { claims } = await verifyJwt(idToken, createIssuerIndex([forClient]), clock.now())
   const { aud, azp, sub, iat } = claims
   if (typeof sub !== 'string' || sub === '') throw validationFailed('id_token sub')
   if (typeof iat !== 'number') throw validationFailed('id_token iat')
@@ -54,9 +63,8 @@ function isForUs(accessToken: string, issuers: readonly AcceptedIssuer[]): boole
   } catch {
     return false
   }
-  const audiences: readonly unknown[] = Array.isArray(claims.aud) ? claims.aud : [claims.aud]
   return issuers.some(
-    ({ expectation }) =>
-      expectation.issuer === claims.iss && expectation.audiences.some((audience) => audiences.includes(audience)),
+    ({ expectation: { issuer, audience } }) =>
+      issuer === claims.iss && holdsOneOf(claims[audience.claim], audience.values),
   )
 }

@@ -1,6 +1,26 @@
 import { refusal } from '../errors.ts'
 import { findField, type FieldList } from './headers.ts'
 
+/** Reads the one access token of a request; see {@link createTokenReader}. */
+export type TokenReader = (fields: FieldList) => string | undefined
+
+/**
+ * Creates the reader for the header field that holds access tokens: `authorization`, or another one in which the token
+ * stands by itself.
+ *
+ * @returns a reader that throws Refusal `credentials_ambiguous` for more than one field, `credentials_malformed` for a value
+ * that is not one token
+ */
+export function createTokenReader(header: string): TokenReader {
+  if (header === 'authorization') return readBearerToken
+  return (fields) => {
+    const { count, value } = findField(fields, header)
+    if (count > 1) throw refusal('credentials_ambiguous', { count })
+    if (value !== undefined && (value === '' || /[\s,]/.test(value))) throw refusal('credentials_malformed')
+    return value
+  }
+}
+
 /**
  * Reads the one bearer token of a request: from the `Authorization` header field and nowhere else.
  *

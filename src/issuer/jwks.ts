@@ -6,6 +6,8 @@ export interface VerificationKey {
   readonly key: KeyObject
   /** The algorithms it may verify: the JWK's `alg`, or all that fit its type. */
   readonly algorithms: ReadonlySet<string>
+  /** The only issuer whose tokens it verifies, `{tenantid}` standing for any tenant; absent for whoever publishes it. */
+  readonly issuer: string | undefined
   /** Equal for equal keys, so that a key that is published again is recognised. */
   readonly id: string
 }
@@ -86,7 +88,7 @@ function fittingAlgorithms({ kty, crv }: Record<string, unknown>): readonly stri
 }
 
 function importKey(
-  { kty, crv, n, e, x, y }: Record<string, unknown>,
+  { kty, crv, n, e, x, y, issuer: owner }: Record<string, unknown>,
   kid: string | undefined,
   algorithms: readonly string[],
 ): VerificationKey | string {
@@ -97,7 +99,9 @@ function importKey(
     if (kty === 'RSA' && (key.asymmetricKeyDetails?.modulusLength ?? 0) < MIN_RSA_BITS) {
       return `RSA key is shorter than ${MIN_RSA_BITS} bits`
     }
-    return { kid, key, algorithms: new Set(algorithms), id: JSON.stringify([kid, algorithms, publicMembers]) }
+    const issuer = typeof owner === 'string' ? owner : undefined
+    const id = JSON.stringify([kid, algorithms, publicMembers, issuer])
+    return { kid, key, algorithms: new Set(algorithms), issuer, id }
   } catch {
     return 'key material is not valid'
   }

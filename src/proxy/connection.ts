@@ -124,6 +124,10 @@ export class Connection {
   }
 
   #read(bytes: number): boolean {
+    if (this.#request === undefined) {
+      this.#fail('upstream_invalid_response', 'bytes that nobody asked for')
+      return false
+    }
     try {
       this.#reader.read(bytes === READ_BUFFER.length ? READ_BUFFER : READ_BUFFER.subarray(0, bytes))
     } catch (error) {
@@ -131,10 +135,8 @@ export class Connection {
       this.#fail('upstream_invalid_response', error.message)
       return false
     }
-    if (this.#request !== undefined) {
-      if (this.#reader.busy) this.#touch()
-      else this.#complete()
-    }
+    if (this.#reader.busy) this.#touch()
+    else this.#complete()
     return this.#request?.blocked !== true
   }
 

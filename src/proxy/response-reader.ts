@@ -69,7 +69,10 @@ export class ResponseReader {
     let at = 0
     while (at < chunk.length) {
       // Bytes that nobody asked for: whatever they are, they must not become the answer to the next request.
-      if (this.#state === 'done') throw new ResponseFault('bytes after the response')
+      if (this.#state === 'done') {
+        this.#reusable = false
+        return
+      }
       at = this.#step(chunk, at)
     }
   }

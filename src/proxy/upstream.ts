@@ -43,7 +43,10 @@ export function createUpstream(options: UpstreamOptions): Upstream {
         if (next !== undefined) open(next)
       }
     },
-    onStale: (request: UpstreamRequest) => open(request),
+    onStale(request: UpstreamRequest) {
+      if (all.size < options.connections) open(request)
+      else waiting.unshift(request)
+    },
   }
 
   const open = (request: UpstreamRequest) => {

@@ -70,6 +70,14 @@ export function createListener(options: ListenerOptions): Listener {
   const responsesInFlight = () =>
     [...connections].flatMap(({ [CURRENT]: response }) => (response === undefined || response.closed ? [] : [response]))
 
+  const closeIdle = () => {
+    server.closeIdleConnections()
+    // Node counts a connection that was opened ahead of need, and has not sent a byte, as busy.
+    for (const connection of connections) {
+      if (connection[CURRENT] === undefined && connection.bytesRead === 0) connection.destroy()
+    }
+  }
+
   const refuse = (socket: Duplex, code: RefusalCode, reason: string) => {
     const busy = (socket as Connection)[CURRENT]
     const requestId = options.newRequestId()
@@ -134,7 +142,7 @@ export function createListener(options: ListenerOptions): Listener {
       let cut = 0
       return new Promise((resolve) => {
         // Idle connections appear as requests finish, so one sweep is not enough.
-        const sweep = setInterval(() => server.closeIdleConnections(), SWEEP_INTERVAL_MS)
+        const sweep = setInterval(closeIdle, SWEEP_INTERVAL_MS)
         const deadline = setTimeout(() => {
           cut = responsesInFlight().length
           server.closeAllConnections()
@@ -144,7 +152,7 @@ export function createListener(options: ListenerOptions): Listener {
           clearTimeout(deadline)
           resolve(cut)
         })
-        server.closeIdleConnections()
+        closeIdle()
       })
     },
   }

@@ -1,5 +1,6 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { Counter, Gauge, Histogram, Registry, type Metric } from 'prom-client'
+import { Buckets, RequestCounter, type Collected } from './hot-metrics.ts'
 
 export interface MetricDescription {
   readonly name: string
@@ -88,8 +89,15 @@ export const METRICS: readonly MetricDescription[] = [
 
 type Labels = Readonly<Record<string, string>>
 
+/** What is counted on every request. */
+export interface RequestMetrics {
+  readonly requests: RequestCounter
+  readonly duration: Readonly<Record<'forwarded' | 'refused', Buckets>>
+  readonly decision: Buckets
+}
+
 /** The metrics of one process, to be updated by name of what happened. */
-export interface Metrics {
+export interface Metrics extends RequestMetrics {
   /** Adds `by`, 1 unless said otherwise. */
   count(name: string, labels?: Labels, by?: number): void
   observe(name: string, seconds: number, labels?: Labels): void
@@ -108,8 +116,14 @@ export function createMetrics(version: string): Metrics {
   const counters = new Map<string, Counter>()
   const gauges = new Map<string, Gauge>()
   const histograms = new Map<string, Histogram>()
+  const { hot, collected } = createRequestMetrics()
   for (const metric of METRICS) {
     const { name, help, labels } = metric
+    const values = collected.get(name)
+    if (values !== undefined) {
+      register(registry, metric, values)
+      continue
+    }
     const shape = { name, help, labelNames: [...labels], registers: [registry] }
     if (metric.type === 'counter') counters.set(name, new Counter(shape))
     else if (metric.type === 'gauge') gauges.set(name, new Gauge(shape))
@@ -136,6 +150,7 @@ export function createMetrics(version: string): Metrics {
   ]
 
   return {
+    ...hot,
     count: (name, labels = {}, by = 1) => counters.get(name)?.inc(labels, by),
     observe: (name, seconds, labels = {}) => histograms.get(name)?.observe(labels, seconds),
     set: (name, value, labels = {}) => gauges.get(name)?.set(labels, value),
@@ -147,4 +162,29 @@ export function createMetrics(version: string): Metrics {
     contentType: registry.contentType,
     close: () => void lag.disable(),
   }
+}
+
+type Values = () => Collected['values']
+
+/** The metrics of every request, and how to read each by its name. */
+function createRequestMetrics(): { hot: RequestMetrics; collected: ReadonlyMap<string, Values> } {
+  const requests = new RequestCounter()
+  const duration = { forwarded: new Buckets(DURATION_BUCKETS), refused: new Buckets(DURATION_BUCKETS) }
+  const decision = new Buckets(DECISION_BUCKETS)
+  const durationName = 'bearward_request_duration_seconds'
+  const decisionName = 'bearward_decision_duration_seconds'
+  const collected = new Map<string, Values>([
+    ['bearward_requests_total', () => requests.values()],
+    [durationName, () => DURATIONS.flatMap((outcome) => duration[outcome].values(durationName, { outcome }))],
+    [decisionName, () => decision.values(decisionName, {})],
+  ])
+  return { hot: { requests, duration, decision }, collected }
+}
+
+const DURATIONS = ['forwarded', 'refused'] as const
+
+/** Puts a metric that is kept elsewhere into the registry, which asks it for its values at every scrape. */
+function register(registry: Registry, { name, help, type }: MetricDescription, values: Values): void {
+  const metric = { name, get: () => Promise.resolve({ name, help, type, aggregator: 'sum', values: values() }) }
+  registry.registerMetric(metric as unknown as Metric)
 }

@@ -28,17 +28,13 @@ export interface Outcome {
 /** Writes one log line per request and updates the metrics. */
 export type OutcomeRecorder = (outcome: Outcome) => void
 
-const CLASSES = ['0xx', '1xx', '2xx', '3xx', '4xx', '5xx']
-
 /** @param accessLog - whether requests that went well get a line too; refusals and failures always do */
 export function createOutcomeRecorder(log: Log, metrics: Metrics, accessLog: boolean): OutcomeRecorder {
   return (outcome) => {
     const { rule, code, status, durationMs, decisionMs, permitted } = outcome
-    metrics.count('bearward_requests_total', { rule, code, status_class: CLASSES[Math.floor(status / 100)] ?? '5xx' })
-    metrics.observe('bearward_request_duration_seconds', durationMs / 1000, {
-      outcome: permitted ? 'forwarded' : 'refused',
-    })
-    metrics.observe('bearward_decision_duration_seconds', decisionMs / 1000)
+    metrics.requests.add(rule, code, Math.floor(status / 100))
+    metrics.duration[permitted ? 'forwarded' : 'refused'].observe(durationMs / 1000)
+    metrics.decision.observe(decisionMs / 1000)
     if (code === 'ok' && !accessLog) return
     log.writeJson(status >= 500 ? 'warn' : 'info', 'request', toMembers(outcome))
   }

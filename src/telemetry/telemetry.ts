@@ -57,19 +57,23 @@ export interface TelemetryOptions {
 export function createTelemetry({ log, metrics, accessLog, describeFetchError }: TelemetryOptions): Telemetry {
   let inFlight = 0
   let droppedBefore = 0
+  const presented = { hit: 0, miss: 0 }
   metrics.onScrape(() => {
     metrics.set('bearward_requests_in_flight', inFlight)
     const dropped = log.droppedLines()
     metrics.count('bearward_log_lines_dropped_total', {}, dropped - droppedBefore)
     droppedBefore = dropped
+    for (const result of ['hit', 'miss'] as const) {
+      metrics.count('bearward_token_cache_total', { result }, presented[result])
+      presented[result] = 0
+    }
   })
   return {
     requestFinished: createOutcomeRecorder(log, metrics, accessLog),
 
     requestUnreadable(code, reason, peer, requestId) {
       const { status } = CODES[code]
-      const status_class = `${Math.floor(status / 100)}xx`
-      metrics.count('bearward_requests_total', { rule: 'none', code, status_class })
+      metrics.requests.add('none', code, Math.floor(status / 100))
       log.info('request', { request_id: requestId, peer, rule: 'none', code, status, detail: { reason } })
     },
 
@@ -77,7 +81,7 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
       inFlight += change
     },
 
-    tokenPresented: (result) => metrics.count('bearward_token_cache_total', { result }),
+    tokenPresented: (result) => void (presented[result] += 1),
 
     keysFetched(issuer, event) {
       metrics.count('bearward_jwks_fetches_total', { issuer, result: event.ok ? 'success' : 'failure' })

@@ -1,13 +1,9 @@
 import { refusal } from '../errors.ts'
-import type { IssuerKeys, VerificationKey } from '../issuer/jwks-cache.ts'
+import type { VerificationKey } from '../issuer/jwks-cache.ts'
 import { checkClaims, type Claims, type Expectation } from './claims.ts'
+import { fillTenant, type AcceptedIssuer, type IssuerIndex } from './issuers.ts'
+import { readObject } from './json.ts'
 import { isSignatureValid } from './signature.ts'
-
-/** An issuer whose tokens are accepted: what they must satisfy, and where its keys are. */
-export interface AcceptedIssuer {
-  readonly expectation: Expectation
-  readonly keys: IssuerKeys
-}
 
 export interface VerifiedJwt {
   readonly issuer: AcceptedIssuer
@@ -30,25 +26,20 @@ const MAX_CANDIDATES = 4
 /**
  * Verifies a signed JWT: form, issuer, type, algorithm, key, signature, claims, in this order.
  *
- * @param issuers - by the exact value of `iss`
  * @throws Refusal with every `token_…`, `…_unknown`, `signature_…`, `algorithm_…`, `critical_…` and `claim_…` code;
  * Unavailable `keys_unavailable`
  * @see RFC 7515 §5.2, RFC 7519 §7.2, RFC 8725 §3, RFC 9068 §4
  */
-export async function verifyJwt(
-  token: string,
-  issuers: ReadonlyMap<string, AcceptedIssuer>,
-  nowMs: number,
-): Promise<VerifiedJwt> {
+export async function verifyJwt(token: string, issuers: IssuerIndex, nowMs: number): Promise<VerifiedJwt> {
   const parts = token.split('.')
-  if (parts.length !== 3) throw malformed(parts.length === 5 ? 'encrypted (JWE)' : 'not three parts')
+  if (parts.length !== 3) throw malformed(describeForm(token, parts.length))
   const header = decodePart(parts[0] as string, 'header')
   const claims = decodePart(parts[1] as string, 'claims set')
   checkBase64Url(parts[2] as string, 'signature')
 
-  const issuer = findIssuer(claims, issuers)
+  const issuer = issuers.find(claims)
   const { alg, kid } = checkHeader(header, issuer.expectation)
-  const key = await verifySignature(token, alg, kid, issuer)
+  const key = await verifySignature({ token, alg, kid, claims }, issuer)
   checkClaims(claims, issuer.expectation, nowMs)
   return { issuer, key, claims }
 }
@@ -64,26 +55,20 @@ function checkBase64Url(part: string, what: string): Buffer {
   return bytes
 }
 
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-
-function decodePart(part: string, what: string): Record<string, unknown> {
-  const bytes = checkBase64Url(part, what)
-  try {
-    const value: unknown = JSON.parse(utf8.decode(bytes))
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
-  } catch {
-    // Falls through: the parser's message would quote the token.
-  }
-  throw malformed(`${what} is not a JSON object`)
+/** Says for the log what a credential is that is no JWT, and what to do about it. */
+function describeForm(token: string, parts: number): string {
+  if (token.startsWith('ya29.')) return 'an access token of Google, which only Google can read: send an ID token'
+  if (parts === 5)
+    return 'encrypted (JWE): ask the issuer for a signed token, at Auth0 by naming the audience of the API'
+  return parts === 1
+    ? 'opaque: ask the issuer for a JWT, at Auth0 by naming the audience of the API'
+    : 'not three parts'
 }
 
-function findIssuer(claims: Claims, issuers: ReadonlyMap<string, AcceptedIssuer>): AcceptedIssuer {
-  const { iss } = claims
-  if (iss === undefined) throw refusal('claim_missing', { claim: 'iss' })
-  if (typeof iss !== 'string') throw refusal('claim_invalid', { claim: 'iss' })
-  const issuer = issuers.get(iss)
-  if (issuer === undefined) throw refusal('issuer_unknown', { issuer: iss, expected: [...issuers.keys()] })
-  return issuer
+function decodePart(part: string, what: string): Record<string, unknown> {
+  const result = readObject(checkBase64Url(part, what))
+  if (typeof result === 'string') throw malformed(`${what} ${result}`)
+  return result
 }
 
 function checkHeader(header: Claims, { types, algorithms }: Expectation): ProtectedHeader {
@@ -99,16 +84,21 @@ function checkHeader(header: Claims, { types, algorithms }: Expectation): Protec
   return { alg, kid, type }
 }
 
-async function verifySignature(
-  token: string,
-  alg: string,
-  kid: string | undefined,
-  { keys, expectation }: AcceptedIssuer,
-): Promise<VerificationKey> {
-  const candidates = await keys.find(kid, alg)
-  if (candidates.length === 0) throw refusal('key_unknown', { issuer: expectation.name, kid: kid ?? '(none)' })
+interface Signed {
+  readonly token: string
+  readonly alg: string
+  readonly kid: string | undefined
+  readonly claims: Claims
+}
+
+async function verifySignature({ token, alg, kid, claims }: Signed, issuer: AcceptedIssuer): Promise<VerificationKey> {
+  const found = await issuer.keys.find(kid, alg)
+  // A key that names its issuer is for that one alone (Entra publishes the keys of all tenants in one set).
+  const candidates = found.filter((key) => key.issuer === undefined || fillTenant(key.issuer, claims) === claims['iss'])
+  const detail = { issuer: issuer.expectation.name, kid: kid ?? '(none)' }
+  if (candidates.length === 0) throw refusal('key_unknown', detail)
   for (const key of candidates.slice(0, MAX_CANDIDATES)) {
     if (await isSignatureValid(token, key.key, alg)) return key
   }
-  throw refusal('signature_invalid', { issuer: expectation.name, kid: kid ?? '(none)' })
+  throw refusal('signature_invalid', detail)
 }

@@ -3,8 +3,9 @@ import { refusal } from '../errors.ts'
 import type { VerificationKey } from '../issuer/jwks-cache.ts'
 import type { Clock } from '../util/clock.ts'
 import { createTokenCache, type CacheResult } from './cache.ts'
-import { checkTimes, readClientId, readScopes, type Claims } from './claims.ts'
-import { verifyJwt, type AcceptedIssuer } from './jwt.ts'
+import { checkTimes, readClientId, readNames, readScopes, type Claims } from './claims.ts'
+import { createIssuerIndex, type AcceptedIssuer } from './issuers.ts'
+import { verifyJwt } from './jwt.ts'
 
 /** A token that was found genuine. */
 export interface VerifiedToken {
@@ -15,6 +16,8 @@ export interface VerifiedToken {
   readonly key: VerificationKey
   readonly claims: Claims
   readonly scopes: readonly string[]
+  readonly roles: readonly string[]
+  readonly permissions: readonly string[]
   /** The OAuth client it was issued to, if the token says. */
   readonly clientId: string | undefined
   /** The identity header fields once they were written (gate/identity.ts), so that a remembered token brings them along. */
@@ -47,7 +50,7 @@ export interface VerifierOptions {
  */
 export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
   const { maxTokenBytes, clock, onCacheResult } = options
-  const issuers = new Map(options.issuers.map((issuer) => [issuer.expectation.issuer, issuer]))
+  const issuers = createIssuerIndex(options.issuers)
   const cache = createTokenCache(options.cacheEntries)
 
   const verifyNew = async (text: string, id: string): Promise<VerifiedToken> => {
@@ -58,6 +61,8 @@ export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
       key,
       claims,
       scopes: readScopes(claims),
+      roles: readNames(claims, issuer.expectation.roles),
+      permissions: readNames(claims, issuer.expectation.permissions),
       clientId: readClientId(claims),
       identity: undefined,
     }

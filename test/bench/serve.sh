@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs bearward in the foreground as the image would, for a load from outside. From the environment: PORT, UPSTREAM,
 # JWKS_URL, ALG; for the issuer https://issuer.test/ and the audience https://api.test. Metrics are on and the access log
-# is at its default level, on standard output. Needs `npm run build`.
+# is at its default level, on standard output. Needs `npm run build`, unless MAIN names another file to run.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
-work=$(mktemp -d)
+work=${TMPDIR:-/tmp}/bearward-serve-$PORT
+mkdir -p "$work"
 cat > "$work/bearward.yaml" <<Y
 issuers:
   - name: bench
@@ -19,4 +20,4 @@ identity:
 drain: {delay: 0s}
 Y
 export NODE_ENV=production NODE_OPTIONS="--max-old-space-size-percentage=60 --max-semi-space-size=2"
-exec "$here/node_modules/.bin/node" --enable-source-maps "$here/dist/main.js" serve --config "$work/bearward.yaml"
+exec "$here/node_modules/.bin/node" --enable-source-maps "${MAIN:-$here/dist/main.js}" serve --config "$work/bearward.yaml"

@@ -6,7 +6,7 @@ import { ConfigError, type Problem } from '../../src/errors.ts'
 
 /**
  * Golden files: above the line a configuration with the fault that the file is named after, below it every problem as
- * `# LINE PATH: SENTENCE`.
+ * `# LINE PATH: SENTENCE`; line 0 and the path `-` stand for the file as a whole.
  */
 const CASES = join(import.meta.dirname, 'cases')
 const MARK = '\n# ---- expected\n'
@@ -23,7 +23,7 @@ function readExpected(file: string): Expected[] {
   return lines.map((line) => {
     const match = /^# (\d+) (\S+): (.+)$/.exec(line)
     if (match === null) throw new Error(`${file}: not an expectation: ${line}`)
-    return { line: Number(match[1]), path: match[2] as string, sentence: match[3] as string }
+    return { line: Number(match[1]), path: match[2] === '-' ? '' : (match[2] as string), sentence: match[3] as string }
   })
 }
 
@@ -44,7 +44,7 @@ describe('a configuration is refused with place and reason:', () => {
     const problems = problemsOf(file)
     expect(expected.length).toBeGreaterThan(0)
     expect(problems.map(({ source }) => source)).toEqual(expected.map(() => file))
-    expect(problems.map(({ line, path }) => `${line} ${path}`)).toEqual(
+    expect(problems.map(({ line = 0, path }) => `${line} ${path}`)).toEqual(
       expected.map(({ line, path }) => `${line} ${path}`),
     )
     expect(problems.map(({ problem, hint }) => (hint === undefined ? problem : `${problem} ${hint}`))).toEqual(

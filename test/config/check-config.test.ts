@@ -96,6 +96,8 @@ describe('check-config', () => {
     expect(stderr).toContain(join(folder, 'empty'))
     expect(stderr).toContain(join(folder, 'gone'))
     expect(stderr).toContain('UNSET_SECRET')
+    expect(stderr).toMatch(/c\.yaml:4: issuers\[0\]\.jwks_file: /)
+    expect(stderr).toMatch(/c\.yaml:9: helper\.clients\.empty\.client_secret: /)
     expect(stderr).toContain('4 problems found.')
     expect(stdout + stderr).not.toContain(CANARY)
   })

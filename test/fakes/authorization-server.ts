@@ -16,6 +16,8 @@ export interface AuthorizationServerOptions {
   readonly alg?: Alg
   /** Serves `GET /dev/…` and `POST /dev/…`, by which a person without a browser gets tokens to play with. */
   readonly development?: boolean
+  /** Secret of the client `service`; by default a new one at every start. */
+  readonly serviceSecret?: string
 }
 
 /** A real authorization server on loopback, with switches that break it. */
@@ -61,7 +63,7 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
   const clients = {
     web: { id: 'web', secret: secret() },
     webPost: { id: 'web-post', secret: secret() },
-    service: { id: 'service', secret: secret() },
+    service: { id: 'service', secret: options.serviceSecret ?? secret() },
   }
   let keys: SigningKey[] = [createSigningKey(alg, randomUUID())]
   const current = () => keys[0] as SigningKey

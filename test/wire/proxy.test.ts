@@ -21,6 +21,7 @@ beforeAll(async () => {
         { name: 'admin', prefix: ['/admin'], scopes: { all: ['admin'] } },
         { name: 'either', prefix: ['/either'], scopes: { any: ['admin', 'read:orders'] } },
         { name: 'org', prefix: ['/org'], claims: [{ claim: 'org_id', any_of: ['org_2'] }] },
+        { name: 'roles', prefix: ['/roles'], roles: { any: ['boss'] }, permissions: { all: ['a'] } },
         { name: 'write', prefix: ['/orders'], methods: ['POST'], scopes: { all: ['write:orders'] } },
       ],
       identity: {
@@ -155,6 +156,14 @@ describe('a rule', () => {
     expect(await refusal(await get('/org', issuer.signAccessToken()))).toBe('claims_forbidden')
     expect((await get('/org', issuer.signAccessToken({ org_id: 'org_2' }))).status).toBe(200)
     expect((await get('/org', issuer.signAccessToken({ org_id: ['org_1', 'org_2'] }))).status).toBe(200)
+  })
+
+  it('may ask for roles and permissions, which scopes of the same name are not', async () => {
+    const call = async (claims: Record<string, unknown>) => get('/roles', issuer.signAccessToken(claims))
+    expect((await call({ roles: ['boss'], permissions: ['a', 'b'] })).status).toBe(200)
+    upstream.requests.splice(0)
+    expect(await refusal(await call({ scope: 'boss a' }))).toBe('claims_forbidden')
+    expect(await refusal(await call({ roles: ['boss'], permissions: ['b'] }))).toBe('claims_forbidden')
   })
 
   it('may be for some methods, which a header cannot change', async () => {

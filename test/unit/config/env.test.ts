@@ -32,13 +32,13 @@ describe('without a file', () => {
   it('the environment describes one issuer', () => {
     const { issuers, upstream } = loadConfig({ env: { ...ENV, BEARWARD_JWKS_URI: 'https://t.example/keys' } })
     expect(issuers).toHaveLength(1)
-    expect(issuers[0]).toMatchObject({ issuer: 'https://t.example/', audience: ['api'], name: 't.example' })
+    expect(issuers[0]).toMatchObject({ issuer: 'https://t.example/', audience: { values: ['api'] }, name: 't.example' })
     expect(issuers[0]?.jwks_uri).toBe('https://t.example/keys')
     expect(upstream.url).toBe('http://127.0.0.1:3000')
   })
 
   it.each(['a,b', 'a b', ' a , b '])('several audiences may be given: "%s"', (BEARWARD_AUDIENCE) => {
-    expect(loadConfig({ env: { ...ENV, BEARWARD_AUDIENCE } }).issuers[0]?.audience).toEqual(['a', 'b'])
+    expect(loadConfig({ env: { ...ENV, BEARWARD_AUDIENCE } }).issuers[0]?.audience.values).toEqual(['a', 'b'])
   })
 
   it('an empty variable counts as unset', () => {
@@ -97,4 +97,13 @@ describe('beside a file', () => {
 it('variables that Kubernetes makes up for a Service of this name are no concern', () => {
   const env = { ...ENV, BEARWARD_PORT: 'tcp://10.0.0.1:80', BEARWARD_SERVICE_HOST: '10.0.0.1' }
   expect(loadConfig({ env })).toEqual(loadConfig({ env: ENV }))
+})
+
+describe('a setting that is no group', () => {
+  it('is not hidden by a variable that would go into it', () => {
+    writeFileSync(file, `${VALID}listen: 5\n`)
+    const [problem] = problemsOf({ file, env: { BEARWARD_OPS_LISTEN: ':9' } })
+    writeFileSync(file, VALID)
+    expect(problem).toMatchObject({ line: 7, path: 'listen', problem: 'must be a group of settings.' })
+  })
 })

@@ -1,6 +1,16 @@
 import * as v from 'valibot'
 import { describe, expect, it } from 'vitest'
-import { address, claimPath, count, duration, secret, size, texts, url } from '../../../src/config/fields.ts'
+import {
+  address,
+  audience,
+  claimPath,
+  count,
+  duration,
+  instant,
+  secret,
+  size,
+  url,
+} from '../../../src/config/fields.ts'
 
 type Field = v.GenericSchema
 
@@ -133,13 +143,32 @@ describe('a path to a claim', () => {
 })
 
 it('one text becomes a list of one', () => {
-  expect(read(texts('Text.'), 'a')).toEqual(['a'])
-  expect(read(texts('Text.'), ['a', 'b'])).toEqual(['a', 'b'])
-  expect([[], '', ['a', ''], 5].map((input) => refuses(texts('Text.'), input))).toEqual([true, true, true, true])
+  expect(read(audience('Text.'), 'a')).toEqual({ claim: 'aud', values: ['a'] })
+  expect(read(audience('Text.'), ['a', 'b'])).toEqual({ claim: 'aud', values: ['a', 'b'] })
+  expect(read(audience('Text.'), { claim: 'azp', values: 'a' })).toEqual({ claim: 'azp', values: ['a'] })
+  const bad = [
+    [],
+    '',
+    ['a', ''],
+    5,
+    {},
+    { claim: 'sub', values: 'a' },
+    { claim: 'aud' },
+    { claim: 'aud', values: 'a', x: 1 },
+  ]
+  expect(bad.map((input) => refuses(audience('Text.'), input))).toEqual(bad.map(() => true))
 })
 
 it('a count is a whole number within its bounds', () => {
   const field = count('Text.', 1, 3)
   expect([1, 3].map((input) => read(field, input))).toEqual([1, 3])
   expect([0, 4, 1.5, '2', NaN].map((input) => refuses(field, input))).toEqual([true, true, true, true, true])
+})
+
+it('a moment is RFC 3339 or seconds', () => {
+  expect(read(instant('Moment.'), '2026-01-31T12:00:00Z')).toBe(1769860800)
+  expect(read(instant('Moment.'), '2026-01-31T13:00:00.5+01:00')).toBe(1769860800)
+  expect(read(instant('Moment.'), 1769860800)).toBe(1769860800)
+  const bad = ['2026-01-31', '2026-13-31T12:00:00Z', 'yesterday', -1, Number.NaN, null, '1769860800']
+  expect(bad.map((input) => refuses(instant('Moment.'), input))).toEqual(bad.map(() => true))
 })

@@ -35,7 +35,15 @@ describe('the smallest file', () => {
       {
         name: 't.example',
         issuer: 'https://t.example/',
-        audience: ['api'],
+        preset: 'generic',
+        audience: { claim: 'aud', values: ['api'] },
+        issuer_aliases: [],
+        insecure_any_tenant: false,
+        token_kind: 'access_token',
+        required_claims: [],
+        forbidden_claims: [],
+        roles: [['roles']],
+        permissions: [['permissions']],
         algorithms: ['RS256', 'PS256', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
         token_types: ['at+jwt', 'JWT', 'absent'],
         clock_tolerance: 30_000,
@@ -200,5 +208,14 @@ describe('a secret in the wrong place', () => {
     const problems = refuse(text)
     expect(problems.length).toBeGreaterThan(0)
     expect(new ConfigError(problems).message).not.toContain('canary')
+  })
+})
+
+describe('a file with very many problems', () => {
+  it('names the first ones and says how many more there are', () => {
+    const rules = Array.from({ length: 200 }, (_, i) => `  - { name: r${i}, exact: [x] }\n`).join('')
+    const problems = refuse(`${VALID}rules:\n${rules}`)
+    expect(problems).toHaveLength(51)
+    expect(problems.at(-1)?.problem).toBe('150 more problems are not shown.')
   })
 })

@@ -1,3 +1,4 @@
+import { createExpectation } from '../../fakes/expectation.ts'
 import { createHmac } from 'node:crypto'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { CodedError } from '../../../src/errors.ts'
@@ -54,14 +55,7 @@ beforeEach(async () => {
   verifier = createTokenVerifier({
     issuers: [
       {
-        expectation: {
-          name: 'main',
-          issuer: ISSUER,
-          audiences: [AUDIENCE],
-          algorithms: new Set(['ES256', 'RS256', 'PS256', 'EdDSA']),
-          types: new Set(['at+jwt', 'jwt', 'absent']),
-          clockToleranceSeconds: 30,
-        },
+        expectation: createExpectation({ issuer: ISSUER, audience: { claim: 'aud', values: [AUDIENCE] } }),
         keys,
       },
     ],
