@@ -1,9 +1,12 @@
+import { isIP } from 'node:net'
 import { getHeapStatistics } from 'node:v8'
 import { createOpsHandler } from './admin/handler.ts'
 import { createHealth } from './admin/health.ts'
+import { isLoopback } from './config/check.ts'
 import type { Config } from './config/schema.ts'
 import { createEgress } from './issuer/egress.ts'
 import { describeFetchError } from './issuer/issuer.ts'
+import { watchExposure } from './proxy/exposure.ts'
 import { createRuntime, type Runtime } from './runtime.ts'
 import { createListener, type Listener, type ListenAddress, type RequestHandler } from './server/listener.ts'
 import type { Log } from './telemetry/log.ts'
@@ -28,7 +31,8 @@ export interface App {
   readonly telemetry: Telemetry
   /**
    * Stops without losing a request: not ready at once, `Connection: close` on every answer, still accepting for
-   * `delayMs`, then requests in flight up to the configured grace. Calling it again changes nothing.
+   * `delayMs` (counted from an earlier notice by `bearward drain`, if there was one), then requests in flight up to the
+   * configured grace. Calling it again changes nothing.
    */
   drain(delayMs: number): Promise<void>
 }
@@ -55,19 +59,35 @@ export async function startApp({ config, env, log, version, clock = systemClock 
   const health = createHealth(runtime.latches, state)
   metrics.onScrape(() => metrics.set('bearward_ready', health.ready() ? 1 : 0))
 
-  const listeners = createListeners(config, runtime, telemetry, createOpsHandler(health, metrics))
+  let noticedAtMs: number | undefined
+  const expectEnd = (): number => {
+    if (noticedAtMs !== undefined) return noticedAtMs
+    log.info('draining', { delay_ms: config.drain.delay, timeout_ms: config.drain.timeout })
+    state.draining = true
+    listeners.proxy.drain()
+    listeners.helper?.drain()
+    return (noticedAtMs = performance.now())
+  }
+
+  const handleOps = createOpsHandler({ health, metrics, onDrain: () => void expectEnd() })
+  const listeners = createListeners(config, runtime, telemetry, handleOps)
   const ports = await bindAll(listeners, config)
   runtime.start()
   state.started = true
   announce(log, version, ports)
+  const stopWatch = watchUpstream({
+    upstream: runtime.upstreamAddress,
+    podIp: env['POD_IP'],
+    proxyPort: ports.proxy,
+    telemetry,
+    clock,
+  })
 
   let drained: Promise<void> | undefined
   const drain = async (delayMs: number) => {
-    log.info('draining', { delay_ms: delayMs, timeout_ms: config.drain.timeout })
-    state.draining = true
-    listeners.proxy.drain()
-    listeners.helper?.drain()
-    if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs))
+    stopWatch()
+    const leftMs = expectEnd() + delayMs - performance.now()
+    if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, leftMs))
     const cut = await Promise.all([
       listeners.proxy.stop(config.drain.timeout),
       listeners.helper?.stop(config.drain.timeout) ?? 0,
@@ -78,6 +98,24 @@ export async function startApp({ config, env, log, version, clock = systemClock 
     await log.flush()
   }
   return { ports, telemetry, drain: (delayMs) => (drained ??= drain(delayMs)) }
+}
+
+interface UpstreamWatch {
+  readonly upstream: Runtime['upstreamAddress']
+  /** Of this machine, as text: one, or several separated by commas. */
+  readonly podIp: string | undefined
+  readonly proxyPort: number
+  readonly telemetry: Telemetry
+  readonly clock: Clock
+}
+
+/** Looks whether the upstream answers on the addresses of the pod, too. */
+function watchUpstream({ upstream, podIp = '', proxyPort, telemetry, clock }: UpstreamWatch): () => void {
+  const addresses = podIp.split(',').filter((address) => isIP(address) !== 0)
+  // An upstream elsewhere has a way in of its own, and what answers on the port of the proxy is the proxy.
+  const isHere = isLoopback(upstream.host) || addresses.includes(upstream.host)
+  if (!isHere || upstream.port === proxyPort) return () => undefined
+  return watchExposure({ addresses, port: upstream.port, clock, onFound: telemetry.upstreamExposed })
 }
 
 async function closeAll(runtime: Runtime, egress: { close(): Promise<void> }, metrics: Metrics): Promise<void> {

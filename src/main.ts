@@ -34,7 +34,26 @@ async function run(argv: readonly string[]): Promise<number> {
   }
   // `--config "$FILE"` with the variable unset must not look like a file that is missing, nor like no file.
   if (rest.includes('')) return usage(`An argument is empty. See "bearward ${command} --help".`)
-  return command === 'serve' ? runServe(rest) : runCheckConfig(rest)
+  return runCommand(command as keyof typeof COMMANDS, rest)
+}
+
+async function runCommand(command: keyof typeof COMMANDS, argv: readonly string[]): Promise<number> {
+  const io = {
+    stdout: (text: string) => void process.stdout.write(text),
+    stderr: (text: string) => void process.stderr.write(text),
+    env: process.env,
+  }
+  // Each is loaded when it is asked for: a probe must not wait for what only the sidecar needs.
+  switch (command) {
+    case 'serve':
+      return runServe(argv)
+    case 'check-config':
+      return (await import('./commands/check-config.ts')).checkConfig(argv, io)
+    case 'probe':
+      return (await import('./commands/probe.ts')).probe(argv, io)
+    case 'drain':
+      return (await import('./commands/drain.ts')).drain(argv, io)
+  }
 }
 
 async function runServe(argv: readonly string[]): Promise<number> {
@@ -53,15 +72,6 @@ async function runServe(argv: readonly string[]): Promise<number> {
     process.stderr.write(`${error.message}\n`)
     return 78
   }
-}
-
-async function runCheckConfig(argv: readonly string[]): Promise<number> {
-  const { checkConfig } = await import('./commands/check-config.ts')
-  return checkConfig(argv, {
-    stdout: (text) => void process.stdout.write(text),
-    stderr: (text) => void process.stderr.write(text),
-    env: process.env,
-  })
 }
 
 function usage(sentence: string): number {

@@ -39,6 +39,7 @@ export interface Runtime {
   readonly handleProxy: RequestHandler
   /** Absent unless a client is configured. */
   readonly handleHelper: ((request: IncomingMessage, response: ServerResponse) => void) | undefined
+  readonly upstreamAddress: { readonly host: string; readonly port: number }
   /** What must have happened before traffic is welcome. */
   readonly latches: readonly Latch[]
   start(): void
@@ -65,8 +66,9 @@ export function createRuntime(context: RuntimeContext): Runtime {
     onCacheResult: telemetry.tokenPresented,
   })
   const { upstream: upstreamSettings } = config
+  const upstreamAddress = readOrigin(upstreamSettings.url)
   const upstream = createUpstream({
-    ...readOrigin(upstreamSettings.url),
+    ...upstreamAddress,
     connectTimeoutMs: upstreamSettings.connect_timeout,
     responseTimeoutMs: upstreamSettings.response_timeout,
     idleTimeoutMs: upstreamSettings.idle_timeout,
@@ -85,6 +87,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
       onInFlight: telemetry.inFlightChanged,
     }),
     handleHelper: createConfiguredHelper(context, issuers, verifier),
+    upstreamAddress,
     latches: issuers.map(({ issuer }) => ({
       name: `keys of issuer ${issuer.name}`,
       isOpen: () => issuer.status().state !== 'empty',

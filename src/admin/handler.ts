@@ -2,6 +2,17 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { Health } from './health.ts'
 
+/** What a request for a drain must carry: no web page and no form can send it. */
+export const DRAIN_FIELD = 'x-bearward-command'
+export const DRAIN_VALUE = 'drain'
+
+export interface OpsOptions {
+  readonly health: Health
+  readonly metrics: Metrics
+  /** The pod is about to end; called any number of times. */
+  readonly onDrain: () => void
+}
+
 /**
  * The handler of the ops listener. It answers these and nothing else:
  *
@@ -9,13 +20,16 @@ import type { Health } from './health.ts'
  * - `GET /startupz`: 200 once listeners are bound
  * - `GET /readyz`: 200 while traffic is welcome, else 503 with what is missing
  * - `GET /metrics`: the exposition for Prometheus
+ * - `POST /drain`: from this machine alone; the pod is about to end
  */
-export function createOpsHandler(
-  health: Health,
-  metrics: Metrics,
-): (req: IncomingMessage, res: ServerResponse) => void {
+export function createOpsHandler({
+  health,
+  metrics,
+  onDrain,
+}: OpsOptions): (req: IncomingMessage, res: ServerResponse) => void {
   return (request, response) => {
     const [path = ''] = (request.url ?? '').split('?', 1)
+    if (path === '/drain') return answerDrain(request, response, onDrain)
     if (request.method !== 'GET' && request.method !== 'HEAD') return answer(response, 405, 'only GET\n')
     switch (path) {
       case '/livez':
@@ -35,6 +49,20 @@ export function createOpsHandler(
         return answer(response, 404, 'not found; here are /livez /startupz /readyz /metrics\n')
     }
   }
+}
+
+function answerDrain(request: IncomingMessage, response: ServerResponse, onDrain: () => void): void {
+  if (request.method !== 'POST') return answer(response, 405, 'only POST\n')
+  if (!mayDrain(request)) return answer(response, 403, 'only by "bearward drain", from the pod itself\n')
+  onDrain()
+  answer(response, 200, 'draining\n')
+}
+
+/** Whether a request comes from the network namespace of this process, and from a program that knows what it asks for. */
+function mayDrain({ socket: { remoteAddress, localAddress }, headers }: IncomingMessage): boolean {
+  // Of a connection that was reset meanwhile nothing is known.
+  const isLocal = remoteAddress !== undefined && remoteAddress === localAddress
+  return isLocal && headers[DRAIN_FIELD] === DRAIN_VALUE
 }
 
 function answer(response: ServerResponse, status: number, body: string, type = 'text/plain; charset=utf-8'): void {

@@ -78,6 +78,12 @@ export const METRICS: readonly MetricDescription[] = [
     'Errors that are nobody else\'s fault; each has a log line "unexpected error".',
   ),
   describe('counter', 'bearward_log_lines_dropped_total', [], 'Log lines lost because standard output was not read.'),
+  describe(
+    'gauge',
+    'bearward_upstream_exposed',
+    [],
+    '1 once the upstream was found to answer on the address of the pod (POD_IP), where others get around bearward.',
+  ),
   describe('gauge', 'bearward_ready', [], '1 while readiness probes are answered with yes.'),
   describe('gauge', 'bearward_build_info', ['version', 'node'], 'Always 1; the labels tell what is running.'),
   describe('counter', 'process_cpu_seconds_total', [], 'User and system CPU time spent, in seconds.'),

@@ -42,6 +42,8 @@ export interface Telemetry {
   readonly exchangeFinished: (outcome: ExchangeFinished) => void
   readonly exchangeCoalesced: (client: string) => void
   readonly unexpectedError: (error: unknown, requestId?: string) => void
+  /** The upstream answers where others can reach it, at this address. */
+  readonly upstreamExposed: (address: string) => void
   readonly watchIssuers: (issuers: readonly WatchedIssuer[]) => void
 }
 
@@ -114,6 +116,17 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     unexpectedError(error, requestId) {
       metrics.count('bearward_unexpected_errors_total')
       log.error('unexpected error', { request_id: requestId, ...safeErrorFields(error) })
+    },
+
+    upstreamExposed(address) {
+      metrics.set('bearward_upstream_exposed', 1)
+      const way = 'let it listen on 127.0.0.1, and until then close its port by a network policy'
+      log.warn(
+        `the upstream answers on the address of the pod: whoever reaches it there gets around bearward; ${way}`,
+        {
+          address,
+        },
+      )
     },
 
     watchIssuers(issuers) {

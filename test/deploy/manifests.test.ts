@@ -51,7 +51,7 @@ function configOf(manifests: readonly Manifest[]): Config | undefined {
 
 afterAll(stopSidecars)
 
-describe.each(RENDERINGS)('rendered/$name.yaml', ({ name, tool, sources, render }) => {
+describe.each(RENDERINGS)('the rendering $name', ({ name, tool, sources, render }) => {
   it('is of the sources as they are now; else run: node test/deploy/render.ts', () => {
     expect(readFileSync(renderedFile(name), 'utf8').split('\n', 1)[0]).toBe(header(sources).trimEnd())
   })

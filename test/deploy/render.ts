@@ -98,9 +98,12 @@ export function header(sources: readonly string[]): string {
 }
 
 function filesIn(folder: string): string[] {
-  return readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
-    .map((name) => join(folder, name))
-    .filter((file) => statSync(join(ROOT, file)).isFile() && !file.endsWith('.md'))
+  return (
+    readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
+      .map((name) => join(folder, name))
+      // The schema decides whether the chart is rendered, not what comes out.
+      .filter((file) => statSync(join(ROOT, file)).isFile() && !/\.md$|values\.schema\.json$/.test(file))
+  )
 }
 
 export function renderedFile(name: string): string {
