@@ -7,6 +7,7 @@ import type { Config } from './config/schema.ts'
 import { createEgress } from './issuer/egress.ts'
 import { describeFetchError } from './issuer/issuer.ts'
 import { watchExposure } from './proxy/exposure.ts'
+import { readProxy } from './issuer/proxy.ts'
 import { createRuntime, type Runtime } from './runtime.ts'
 import { createListener, type Listener, type ListenAddress, type RequestHandler } from './server/listener.ts'
 import type { Log } from './telemetry/log.ts'
@@ -53,7 +54,7 @@ const OPS_GRACE_MS = 500
 export async function startApp({ config, env, log, version, clock = systemClock }: AppOptions): Promise<App> {
   const metrics = createMetrics(version)
   const telemetry = createTelemetry({ log, metrics, accessLog: config.telemetry.access_log, describeFetchError })
-  const egress = createEgress()
+  const egress = createEgress({ proxy: readProxy(env) })
   const runtime = createRuntime({ config, env, telemetry, egress, clock })
   const state = { started: false, draining: false }
   const health = createHealth(runtime.latches, state)

@@ -4,15 +4,16 @@ import { isLoopback } from './config/check.ts'
 import type { Config } from './config/schema.ts'
 import { readSecret } from './config/secrets.ts'
 import { createGate } from './gate/gate.ts'
-import { createIdentityEncoder, defaultNames } from './gate/identity.ts'
+import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
 import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
 import { createHelperHandler } from './helper/handler.ts'
 import { createRefreshSpender, type HelperClient } from './helper/refresh.ts'
 import { createTokenReader } from './http/authorization.ts'
 import { createTrust } from './http/forwarded.ts'
 import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
-import type { Egress } from './issuer/egress.ts'
+import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
+import { readProxy } from './issuer/proxy.ts'
 import { createForward } from './proxy/forward.ts'
 import { createProxyHandler } from './proxy/handler.ts'
 import { createUpstream } from './proxy/upstream.ts'
@@ -58,10 +59,13 @@ export function createRuntime(context: RuntimeContext): Runtime {
   const { config, telemetry, clock } = context
   const issuers = config.issuers.map((settings) => createConfiguredIssuer(settings, context))
   const accepted = issuers.map(({ accepted }) => accepted)
+  const toIdentity = createConfiguredEncoder(config)
   const verifier = createTokenVerifier({
     issuers: accepted,
     maxTokenBytes: config.limits.token_bytes,
     cacheEntries: config.limits.token_cache_entries,
+    cacheBytes: config.limits.token_cache_bytes,
+    prepare: toIdentity,
     clock,
     onCacheResult: telemetry.tokenPresented,
   })
@@ -75,10 +79,11 @@ export function createRuntime(context: RuntimeContext): Runtime {
     connections: upstreamSettings.connections,
   })
   telemetry.watchIssuers(issuers.map(({ issuer }) => issuer))
+  telemetry.watchTokenCache(verifier.status)
 
   return {
     handleProxy: createProxyHandler({
-      gate: createConfiguredGate(config, verifier),
+      gate: createConfiguredGate(config, verifier, toIdentity),
       forward: createForward(upstream, createConfiguredFilter(config)),
       record: telemetry.requestFinished,
       onUnexpected: telemetry.unexpectedError,
@@ -95,6 +100,7 @@ export function createRuntime(context: RuntimeContext): Runtime {
     start: () => issuers.forEach(({ issuer }) => issuer.start()),
     close() {
       for (const { issuer } of issuers) issuer.close()
+      for (const { egress } of issuers) if (egress !== context.egress) void egress.close()
       upstream.close()
     },
   }
@@ -112,23 +118,30 @@ interface ConfiguredIssuer {
   readonly settings: IssuerSettings
   readonly issuer: Issuer
   readonly accepted: AcceptedIssuer
+  /** The door of all issuers, or one of its own for an issuer with its own certificate authorities. */
+  readonly egress: Egress
 }
 
 function createConfiguredIssuer(settings: IssuerSettings, context: RuntimeContext): ConfiguredIssuer {
+  const egress = createConfiguredEgress(settings, context)
   const issuer = createIssuer({
     name: settings.name,
     issuer: settings.issuer,
     jwksUri: settings.jwks_uri,
     jwksFile: settings.jwks_file,
+    jwksSeedFile: settings.jwks_seed_file,
+    jwksBearerTokenFile: settings.jwks_bearer_token_file,
     discoveryUrl: settings.discovery_url,
+    algorithms: new Set(settings.algorithms),
     refreshIntervalMs: settings.jwks_refresh_interval,
+    maxStaleMs: settings.jwks_max_stale,
     insecureHttp: settings.insecure_http,
-    egress: context.egress,
+    egress,
     clock: context.clock,
     onFetch: context.telemetry.keysFetched,
   })
   const expectation = toExpectation(settings)
-  return { settings, issuer, accepted: { expectation, keys: issuer.keys } }
+  return { settings, issuer, accepted: { expectation, keys: issuer.keys }, egress }
 }
 
 function toExpectation(settings: IssuerSettings): Expectation {
@@ -151,7 +164,11 @@ function toExpectation(settings: IssuerSettings): Expectation {
   }
 }
 
-function createConfiguredGate(config: Config, verifier: TokenVerifier) {
+function createConfiguredEgress({ ca_file: caFile }: IssuerSettings, { egress, env }: RuntimeContext): Egress {
+  return caFile === undefined ? egress : createEgress({ caFile, proxy: readProxy(env) })
+}
+
+function createConfiguredGate(config: Config, verifier: TokenVerifier, toIdentity: IdentityEncoder) {
   return createGate({
     target: {
       maxBytes: config.limits.target_bytes,
@@ -161,18 +178,22 @@ function createConfiguredGate(config: Config, verifier: TokenVerifier) {
     readToken: createTokenReader(config.credentials.header),
     matchRule: createRuleMatcher(config.rules.map(toRuleOptions), config.target.insecure_literal_paths),
     verifier,
-    toIdentity: createIdentityEncoder({
-      prefix: config.identity.prefix,
-      defaults: config.identity.default_headers,
-      headers: config.identity.headers.map(({ header, claim, format, on_missing }) => ({
-        name: header,
-        path: claim,
-        format,
-        onMissing: on_missing,
-      })),
-      maxHeaderBytes: config.identity.max_header_bytes,
-      maxTotalBytes: config.identity.max_total_bytes,
-    }),
+    toIdentity,
+  })
+}
+
+function createConfiguredEncoder({ identity }: Config): IdentityEncoder {
+  return createIdentityEncoder({
+    prefix: identity.prefix,
+    defaults: identity.default_headers,
+    headers: identity.headers.map(({ header, claim, format, on_missing }) => ({
+      name: header,
+      path: claim,
+      format,
+      onMissing: on_missing,
+    })),
+    maxHeaderBytes: identity.max_header_bytes,
+    maxTotalBytes: identity.max_total_bytes,
   })
 }
 
@@ -207,7 +228,7 @@ function createConfiguredFilter({ identity, rules, credentials }: Config) {
 }
 
 function createConfiguredHelper(
-  { config, env, telemetry, egress, clock }: RuntimeContext,
+  { config, env, telemetry, clock }: RuntimeContext,
   issuers: readonly ConfiguredIssuer[],
   verifier: TokenVerifier,
 ): Runtime['handleHelper'] {
@@ -226,7 +247,7 @@ function createConfiguredHelper(
       accepted: known.accepted,
       tokenEndpoint: settings.token_endpoint,
       insecureHttp: known.settings.insecure_http,
-      egress,
+      egress: known.egress,
       timeoutMs: config.helper.timeout,
       validate: { verifier, issuers: accepted, clock },
     }

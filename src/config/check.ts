@@ -55,7 +55,7 @@ function checkIssuers({ issuers }: Config): Fault[] {
   return issuers.flatMap((issuer, i) => {
     const at: Path = ['issuers', i]
     const faults: Fault[] = [...checkTenants(issuer, at), ...checkPreset(issuer, at)]
-    faults.push(...checkKeySource(issuer, at), ...checkIssuerUrls(issuer, at))
+    faults.push(...checkKeySource(issuer, at), ...checkKeyFiles(issuer, at), ...checkIssuerUrls(issuer, at))
     const twin = issuers.findIndex((other) => other.issuer === issuer.issuer)
     if (twin < i) {
       const hint = 'List the audiences in one entry.'
@@ -93,6 +93,20 @@ function checkKeySource(issuer: IssuerConfig, at: Path): Fault[] {
     return [{ path: [...at, 'issuer'], problem, hint: 'Add jwks_uri, jwks_file or discovery_url.' }]
   }
   return []
+}
+
+/** Files for fetching keys beside a setting that makes them pointless. */
+function checkKeyFiles(issuer: IssuerConfig, at: Path): Fault[] {
+  const faults: Fault[] = []
+  for (const key of ['jwks_seed_file', 'jwks_bearer_token_file'] as const) {
+    if (issuer.jwks_file === undefined || issuer[key] === undefined) continue
+    faults.push({ path: [...at, key], problem: 'cannot stand beside jwks_file: nothing is fetched then.' })
+  }
+  if (issuer.jwks_seed_file !== undefined && issuer.jwks_max_stale === 0) {
+    const problem = 'is never used with jwks_max_stale: 0s, because keys from a file count as stale.'
+    faults.push({ path: [...at, 'jwks_seed_file'], problem })
+  }
+  return faults
 }
 
 function checkIssuerUrls(issuer: IssuerConfig, at: Path): Fault[] {

@@ -24,6 +24,11 @@ export const VARIABLES: readonly { readonly name: string; readonly sets: string 
     sets: name === 'BEARWARD_UPSTREAM' ? 'upstream' : path.join('.'),
   })),
   { name: 'POD_IP', sets: 'addresses of the pod, where the upstream should not answer; it warns when it does' },
+  { name: 'HTTPS_PROXY', sets: 'the proxy for requests to issuers, as a URL (or https_proxy)' },
+  {
+    name: 'NO_PROXY',
+    sets: 'hosts that are reached without it, separated by commas (or no_proxy); this machine always is',
+  },
 ]
 
 type Values = Record<string, unknown>

@@ -121,9 +121,20 @@ function complete(parsed: Partial<ParsedConfig>, file: string | undefined): Part
 function completeIssuer(issuer: ParsedConfig['issuers'][number], base: string): Config['issuers'][number] {
   return {
     ...issuer,
+    ...withAbsoluteFiles(issuer, base),
     name: issuer.name ?? nameOf(issuer.issuer),
-    ...(issuer.jwks_file === undefined ? {} : { jwks_file: resolve(base, issuer.jwks_file) }),
   }
+}
+
+const ISSUER_FILES = ['jwks_file', 'jwks_seed_file', 'jwks_bearer_token_file', 'ca_file'] as const
+
+function withAbsoluteFiles(issuer: ParsedConfig['issuers'][number], base: string) {
+  return Object.fromEntries(
+    ISSUER_FILES.flatMap((key) => {
+      const file = issuer[key]
+      return file === undefined ? [] : [[key, resolve(base, file)]]
+    }),
+  ) as Partial<Record<(typeof ISSUER_FILES)[number], string>>
 }
 
 type Client = ParsedConfig['helper']['clients'][string]

@@ -20,6 +20,7 @@ export interface Preset {
 type IssuerConfig = Config['issuers'][number]
 
 const RS256 = ['RS256']
+const SERVICE_ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount'
 
 /** The presets, by name. A setting that is written in the file wins over them. */
 export const PRESET_SETTINGS: Readonly<Record<PresetName, Preset>> = {
@@ -114,6 +115,8 @@ export const PRESET_SETTINGS: Readonly<Record<PresetName, Preset>> = {
     settings: {
       issuer: 'https://kubernetes.default.svc.cluster.local',
       jwks_uri: 'https://kubernetes.default.svc/openid/v1/jwks',
+      jwks_bearer_token_file: `${SERVICE_ACCOUNT}/token`,
+      ca_file: `${SERVICE_ACCOUNT}/ca.crt`,
       algorithms: ['RS256', 'ES256'],
       token_types: ['absent', 'JWT'],
       roles: [],
@@ -181,9 +184,12 @@ export function fillPreset(written: unknown): unknown {
   )
   // A key source that is written replaces the one of the preset, of whatever kind either is.
   if (KEY_SOURCES.some((key) => key in values)) for (const key of KEY_SOURCES) delete filled[key]
+  if ('jwks_file' in values) for (const key of FETCH_SETTINGS) delete filled[key]
   return { ...filled, ...values, ...derive?.(known) }
 }
 
+/** For fetching keys, and of no use beside a file. */
+const FETCH_SETTINGS = ['jwks_bearer_token_file', 'ca_file']
 const KEY_SOURCES = ['jwks_uri', 'jwks_file', 'discovery_url']
 
 /** The short form of the audience means another claim than `aud`. */

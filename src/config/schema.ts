@@ -17,6 +17,7 @@ import {
   url,
 } from './fields.ts'
 import { claimSettings } from './claim-settings.ts'
+import { keySettings } from './key-settings.ts'
 
 const ALGORITHMS = [
   ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const),
@@ -72,14 +73,7 @@ const issuer = section('An authorization server whose access tokens are accepted
     ),
     '30s',
   ),
-  jwks_refresh_interval: v.optional(
-    duration(
-      'Time between fetches of the keys. A key that the issuer removed works for at most this long.',
-      '30s',
-      '24h',
-    ),
-    '10m',
-  ),
+  ...keySettings,
   insecure_http: v.optional(
     flag('Allow addresses of this issuer without TLS beyond this machine. Whoever is in between can replace the keys.'),
     false,
@@ -250,8 +244,12 @@ const limits = section('Limits on what callers may send.', {
     '75s',
   ),
   token_cache_entries: v.optional(
-    count('How many verified tokens are remembered, about 3 KiB each; 0 for none.', 0, 1_000_000),
+    count('How many verified tokens are remembered, the least recently used going first; 0 for none.', 0, 1_000_000),
     10_000,
+  ),
+  token_cache_bytes: v.optional(
+    size('Memory for verified tokens, reckoned generously; a common one takes 2 to 3 KiB.', '1MiB', '4096MiB'),
+    '32MiB',
   ),
 })
 

@@ -1,7 +1,15 @@
-import { Agent, request, type Dispatcher } from 'undici'
+import { X509Certificate } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { Agent, EnvHttpProxyAgent, request, type Dispatcher } from 'undici'
+import { EgressError, toEgressError } from './egress-error.ts'
+import type { Proxy } from './proxy.ts'
+
+export { EgressError } from './egress-error.ts'
 
 /** Largest response read from an issuer, in bytes; a key set of a hundred RSA keys has a tenth of it. */
-const MAX_RESPONSE_BYTES = 1024 * 1024
+export const MAX_RESPONSE_BYTES = 1024 * 1024
+/** For one document of an issuer, from the call to the last byte. */
+export const FETCH_TIMEOUT_MS = 5_000
 const CONNECT_TIMEOUT_MS = 3_000
 /** Node's own 250 ms gives up on a healthy address family when the network is merely slow. */
 const FAMILY_ATTEMPT_TIMEOUT_MS = 1_000
@@ -21,24 +29,10 @@ export interface EgressResponse {
   readonly body: string
 }
 
-/** A request to an issuer that brought no response. `code` is a short word for logs; the text holds no URL. */
-export class EgressError extends Error {
-  readonly code: string
-  /** Whether the connection was never made, so that the issuer cannot have seen the request. */
-  readonly unsent: boolean
-
-  constructor(code: string, unsent: boolean) {
-    super(`no response from the issuer (${code})`)
-    this.name = 'EgressError'
-    this.code = code
-    this.unsent = unsent
-  }
-}
-
 /** The only outbound door to issuers. */
 export interface Egress {
   /**
-   * Sends one request and reads the whole response. Redirects are not followed, and nothing is retried.
+   * Sends one request and reads the whole response. Redirects are not followed, nothing is retried, nothing is unpacked.
    *
    * @throws EgressError when there is no complete response
    */
@@ -46,35 +40,117 @@ export interface Egress {
   close(): Promise<void>
 }
 
+export interface EgressOptions {
+  /** A file with certificates (PEM) to trust instead of the well-known authorities. Read again for every request. */
+  readonly caFile?: string | undefined
+  readonly proxy?: Proxy | undefined
+}
+
 /** Creates the door with its own connections and limits: 3 s to connect, 1 MiB per response. */
-export function createEgress(): Egress {
-  const agent = new Agent({
-    connect: { timeout: CONNECT_TIMEOUT_MS, autoSelectFamilyAttemptTimeout: FAMILY_ATTEMPT_TIMEOUT_MS },
-    maxResponseSize: MAX_RESPONSE_BYTES,
-    connections: 8,
-    keepAliveTimeout: 4_000,
-  })
+export function createEgress({ caFile, proxy }: EgressOptions = {}): Egress {
+  const source =
+    caFile === undefined
+      ? toSource(createDispatcher(proxy))
+      : createRotatingSource(caFile, (ca) => createDispatcher(proxy, ca))
   return {
-    send: (url, options) => send(agent, url, options),
-    close: () => agent.destroy(),
+    async send(url, options) {
+      try {
+        return await send(await source.current(), url, options)
+      } catch (error) {
+        throw toEgressError(error)
+      }
+    },
+    close: () => source.close(),
   }
 }
 
-async function send(agent: Agent, url: string, options: EgressRequest): Promise<EgressResponse> {
-  try {
-    const response = await request(url, {
-      dispatcher: agent,
-      method: options.method,
-      headers: { 'accept-encoding': 'identity', 'user-agent': 'bearward', ...options.headers },
-      body: options.body ?? null,
-      signal: AbortSignal.timeout(options.timeoutMs),
-    })
-    const body = await response.body.text()
-    return { status: response.statusCode, headers: plainHeaders(response.headers), body }
-  } catch (error) {
-    throw toEgressError(error)
+function createDispatcher(proxy: Proxy | undefined, ca?: string): Dispatcher {
+  const timeouts = {
+    timeout: CONNECT_TIMEOUT_MS,
+    autoSelectFamilyAttemptTimeout: FAMILY_ATTEMPT_TIMEOUT_MS,
+    allowH2: false,
+  }
+  const trust = ca === undefined ? {} : { ca }
+  const limits = {
+    connect: { ...timeouts, ...trust },
+    maxResponseSize: MAX_RESPONSE_BYTES,
+    connections: 8,
+    keepAliveTimeout: 4_000,
+    allowH2: false,
+  }
+  if (proxy === undefined) return new Agent(limits)
+  return new EnvHttpProxyAgent({
+    ...limits,
+    httpProxy: proxy.url,
+    httpsProxy: proxy.url,
+    noProxy: proxy.bypass,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    proxyTls: timeouts,
+    requestTls: { ...timeouts, ...trust },
+  })
+}
+
+/** Where the connections of the moment come from. */
+interface DispatcherSource {
+  current(): Dispatcher | Promise<Dispatcher>
+  close(): Promise<void>
+}
+
+function toSource(dispatcher: Dispatcher): DispatcherSource {
+  return { current: () => dispatcher, close: () => dispatcher.destroy() }
+}
+
+/**
+ * Connections that trust the certificates of a file, and new ones when its content changes. While it cannot be read or is
+ * written only in part, the last certificates that could be used are kept.
+ */
+function createRotatingSource(file: string, create: (ca: string) => Dispatcher): DispatcherSource {
+  let known: { readonly ca: string; readonly dispatcher: Dispatcher } | undefined
+  return {
+    async current() {
+      const ca = await readFile(file, 'utf8').catch(() => '')
+      if (ca !== known?.ca && isCertificates(ca)) {
+        // Requests under way end on the connections they have.
+        void known?.dispatcher.close().catch(() => undefined)
+        known = { ca, dispatcher: create(ca) }
+      }
+      if (known === undefined) throw new EgressError('ca_file_unusable', true)
+      return known.dispatcher
+    },
+    close: async () => known?.dispatcher.destroy(),
   }
 }
+
+/** Whether a text holds certificates, each of them whole: OpenSSL passes over what it cannot read, and then trusts nobody. */
+function isCertificates(pem: string): boolean {
+  const begun = pem.split('-----BEGIN CERTIFICATE-----').length - 1
+  const whole = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
+  try {
+    return begun > 0 && whole.length === begun && whole.every((one) => new X509Certificate(one).raw.length > 0)
+  } catch {
+    return false
+  }
+}
+
+async function send(dispatcher: Dispatcher, url: string, options: EgressRequest): Promise<EgressResponse> {
+  const response = await request(url, {
+    dispatcher,
+    method: options.method,
+    headers: { 'accept-encoding': 'identity', 'user-agent': 'bearward', ...options.headers },
+    body: options.body ?? null,
+    signal: AbortSignal.timeout(options.timeoutMs),
+  })
+  const headers = plainHeaders(response.headers)
+  const encoding = headers['content-encoding']?.toLowerCase()
+  if (encoding !== undefined && encoding !== 'identity') {
+    response.body.on('error', ignore).destroy()
+    throw new EgressError('response_encoded', false)
+  }
+  return { status: response.statusCode, headers, body: await response.body.text() }
+}
+
+/** A body that is given up says so by an error that nobody needs. */
+function ignore(): void {}
 
 function plainHeaders(headers: Dispatcher.ResponseData['headers']): Record<string, string> {
   const plain: Record<string, string> = {}
@@ -82,29 +158,4 @@ function plainHeaders(headers: Dispatcher.ResponseData['headers']): Record<strin
     if (value !== undefined) plain[name] = Array.isArray(value) ? value.join(', ') : value
   }
   return plain
-}
-
-/** Failures that happen before a connection stands. */
-const UNSENT = new Set([
-  'ECONNREFUSED',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'UND_ERR_CONNECT_TIMEOUT',
-])
-
-/** Keeps the code alone: the library's messages and causes can hold addresses and header fields. */
-function toEgressError(error: unknown): EgressError {
-  const code = readCode(error)
-  return new EgressError(code, UNSENT.has(code) || code.startsWith('ERR_TLS') || code.includes('CERT'))
-}
-
-function readCode(error: unknown): string {
-  if (!(error instanceof Error)) return 'unknown'
-  if (error.name === 'TimeoutError') return 'timeout'
-  // Several addresses tried and each failed: the first failure stands for all.
-  if (error instanceof AggregateError && error.errors.length > 0) return readCode(error.errors[0])
-  const code = (error as { code?: unknown }).code
-  return typeof code === 'string' ? code : error.name
 }

@@ -1,9 +1,11 @@
-import { readFile } from 'node:fs/promises'
 import type { Clock } from '../util/clock.ts'
+import { createBearerToken, type BearerToken } from './bearer-token.ts'
 import { EgressError, type Egress } from './egress.ts'
 import { createJwksCache, type FetchResult, type IssuerKeys, type JwksStatus } from './jwks-cache.ts'
-import { JwksError, readJwks, type ParsedKeys } from './jwks.ts'
-import { fetchMetadata, MetadataError, type Metadata } from './metadata.ts'
+import { createJwksSource, readJwksFile, type JwksFile } from './jwks-source.ts'
+import { JwksError } from './jwks.ts'
+import { createMetadataCache } from './metadata-cache.ts'
+import { MetadataError, type Metadata } from './metadata.ts'
 
 export interface IssuerOptions {
   /** Name in configuration, logs and metrics. */
@@ -13,10 +15,18 @@ export interface IssuerOptions {
   /** Where the keys are: an address, a file, or (with neither) whatever the metadata says. */
   readonly jwksUri: string | undefined
   readonly jwksFile: string | undefined
+  /** A file with keys to begin with, when the issuer cannot be reached at start. */
+  readonly jwksSeedFile: string | undefined
+  /** A file with a bearer token to show when fetching, to the host that the configuration names and no other. */
+  readonly jwksBearerTokenFile: string | undefined
   /** Full address of the metadata document, when it is not below the issuer. */
   readonly discoveryUrl: string | undefined
-  /** Time between scheduled fetches of the keys in milliseconds. */
+  /** Accepted signature algorithms. */
+  readonly algorithms: ReadonlySet<string>
+  /** Longest time between scheduled fetches of the keys in milliseconds; 30 s to 24 h. */
   readonly refreshIntervalMs: number
+  /** How much longer keys are used while the issuer does not answer, in milliseconds; 0 to 30 days. */
+  readonly maxStaleMs: number
   /** Accept addresses without TLS that are not on this machine. */
   readonly insecureHttp: boolean
   readonly egress: Egress
@@ -29,50 +39,42 @@ export interface Issuer {
   readonly name: string
   readonly issuer: string
   readonly keys: IssuerKeys
-  /** Its metadata, fetched when first asked for and kept for an hour. */
+  /** Its metadata, fetched when first asked for and again after an hour. */
   metadata(): Promise<Metadata>
   start(): void
   close(): void
   status(): JwksStatus
 }
 
-/** From the request to the last byte. */
-const FETCH_TIMEOUT_MS = 5_000
-const METADATA_TTL_MS = 60 * 60 * 1000
-
 /** Creates the view of one issuer. Nothing is fetched before `start()`. */
 export function createIssuer(options: IssuerOptions): Issuer {
-  const { name, issuer, egress, clock } = options
-  let known: { metadata: Metadata; atMs: number } | undefined
+  const { name, issuer, algorithms, egress, clock, jwksFile, jwksSeedFile } = options
+  const bearerToken = createConfiguredToken(options)
+  const metadata = createMetadataCache({ issuer, discoveryUrl: options.discoveryUrl, bearerToken, egress, clock })
 
-  const metadata = async (): Promise<Metadata> => {
-    if (known === undefined || clock.now() - known.atMs > METADATA_TTL_MS) {
-      const { discoveryUrl } = options
-      known = {
-        metadata: await fetchMetadata({ issuer, discoveryUrl, egress, timeoutMs: FETCH_TIMEOUT_MS }),
-        atMs: clock.now(),
-      }
-    }
-    return known.metadata
-  }
-
-  const fetchKeys = async (): Promise<ParsedKeys> => {
-    if (options.jwksFile !== undefined) return readJwks(parse(await readFile(options.jwksFile, 'utf8')))
-    const url = options.jwksUri ?? readJwksUri(await metadata(), options.insecureHttp)
-    const headers = { accept: 'application/jwk-set+json, application/json' }
-    const { status, body } = await egress.send(url, { method: 'GET', headers, timeoutMs: FETCH_TIMEOUT_MS })
-    if (status !== 200) throw new JwksError(`the JWK Set address answered ${status}`)
-    return readJwks(parse(body))
-  }
+  const fetchByAddress = createJwksSource({
+    locate: async () => options.jwksUri ?? readJwksUri(await metadata.read(), options.insecureHttp),
+    algorithms,
+    bearerToken,
+    egress,
+    clock,
+  })
+  const readFile = (path: string, setting: JwksFile['setting']) => readJwksFile({ path, setting }, algorithms)
+  const fetchFromFile = async (path: string) => ({
+    parsed: await readFile(path, 'jwks_file'),
+    freshnessMs: undefined,
+  })
 
   const cache = createJwksCache({
     issuerName: name,
-    fetch: fetchKeys,
+    fetch: jwksFile === undefined ? fetchByAddress : () => fetchFromFile(jwksFile),
+    readSeed: jwksSeedFile === undefined ? undefined : () => readFile(jwksSeedFile, 'jwks_seed_file'),
     refreshIntervalMs: options.refreshIntervalMs,
+    maxStaleMs: options.maxStaleMs,
     clock,
     onFetch: (result) => {
-      // Metadata that led nowhere is not kept: the keys may have moved.
-      if (!result.ok) known = undefined
+      // The metadata led nowhere: the keys may have moved.
+      if (!result.ok) metadata.distrust()
       options.onFetch(name, result)
     },
   })
@@ -81,11 +83,16 @@ export function createIssuer(options: IssuerOptions): Issuer {
     name,
     issuer,
     keys: cache,
-    metadata,
+    metadata: () => metadata.read(),
     start: () => cache.start(),
     close: () => cache.close(),
     status: () => cache.status(),
   }
+}
+
+function createConfiguredToken(options: IssuerOptions): BearerToken | undefined {
+  const { jwksBearerTokenFile: file, jwksUri, discoveryUrl, issuer } = options
+  return file === undefined ? undefined : createBearerToken(file, jwksUri ?? discoveryUrl ?? issuer)
 }
 
 function readJwksUri(metadata: Metadata, insecureHttp: boolean): string {
@@ -104,14 +111,6 @@ export function isSafeUrl(url: string, insecureHttp: boolean): boolean {
 
 function isLoopback(hostname: string): boolean {
   return hostname === 'localhost' || hostname === '[::1]' || /^127(?:\.\d{1,3}){3}$/.test(hostname)
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    throw new JwksError('the JWK Set is not JSON')
-  }
 }
 
 /** A fetch failure in words for the log: the reason, never a body or a URL with a query. */

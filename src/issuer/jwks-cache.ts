@@ -1,50 +1,100 @@
-import { refusal, unavailable } from '../errors.ts'
+import { unavailable } from '../errors.ts'
 import { backoffMs } from '../util/backoff.ts'
 import type { Clock } from '../util/clock.ts'
+import { createKeySet, type KeySetWithIds } from './key-set.ts'
 import type { ParsedKeys, VerificationKey } from './jwks.ts'
+import { createUnknownKids } from './unknown-kids.ts'
 
 export type { VerificationKey } from './jwks.ts'
 
 /** The keys of one issuer, as verification sees them. */
 export interface IssuerKeys {
   /**
-   * The keys that may verify a token with this header: those with its `kid`, or all that fit when it has none. An unknown
-   * `kid` fetches the keys once more, but not sooner than the cool-down allows.
+   * The keys that may verify a token with this header: those with its `kid`, or all that fit when it has none. At once
+   * when there are any; an unknown `kid` fetches the keys once more, but not sooner than the cool-down allows.
    *
-   * @throws Unavailable `keys_unavailable` while no keys are known, or when the `kid` is unknown and the last fetch failed
-   * @throws Refusal `algorithm_not_allowed` when the key with this `kid` is for other algorithms
+   * @throws (or rejects with) Unavailable `keys_unavailable` while no keys are known, when those known are too old, or when
+   * the `kid` is unknown and the issuer does not answer; Refusal `algorithm_not_allowed` when the key with this `kid` is
+   * for other algorithms
    */
-  find(kid: string | undefined, alg: string): Promise<readonly VerificationKey[]>
-  /** Whether the issuer still publishes a key. */
-  isCurrent(key: VerificationKey): boolean
+  find(kid: string | undefined, alg: string): readonly VerificationKey[] | Promise<readonly VerificationKey[]>
+  /** Whether the issuer still publishes a key, as far as is known and was not too long ago. */
+  isCurrent(key: VerificationKey, nowMs: number): boolean
 }
 
+/**
+ * - `empty`: none were ever had; nothing can be verified
+ * - `fresh`: as the issuer published them a short while ago
+ * - `refreshing`: still fresh, and being fetched again ahead of time
+ * - `stale`: their time is over because the issuer does not answer; they are used for at most `maxStaleMs` more
+ * - `expired`: that is over, too; nothing can be verified
+ */
+export type JwksState = 'empty' | 'fresh' | 'refreshing' | 'stale' | 'expired'
+
 export interface JwksStatus {
-  readonly state: 'empty' | 'fresh' | 'stale'
-  /** Seconds since the keys were last fetched; absent while there are none. */
+  readonly state: JwksState
+  /** Seconds since the issuer last confirmed the keys; absent while it never did. */
   readonly ageSeconds: number | undefined
   readonly keys: number
+  /** Scheduled fetches that failed since one succeeded. */
+  readonly failures: number
+}
+
+export interface FetchedKeys {
+  readonly parsed: ParsedKeys
+  /** How long the issuer allows them to be used, in milliseconds; absent when it does not say. */
+  readonly freshnessMs: number | undefined
 }
 
 export interface JwksCacheOptions {
   /** Name of the issuer, for errors. */
   readonly issuerName: string
-  /** Fetches and parses the keys; its failures are reported through `onFetch`. */
-  readonly fetch: () => Promise<ParsedKeys>
-  /** Time between scheduled fetches in milliseconds; 30 s to 24 h. */
+  /**
+   * Fetches and parses the keys; its failures are reported through `onFetch`.
+   *
+   * @param conditional - whether "not modified" is an answer; not for an unknown `kid`, which may prove the answer wrong
+   */
+  readonly fetch: (conditional: boolean) => Promise<FetchedKeys>
+  /** Reads keys to begin with when the first fetch fails. Called at start, so that a file that is no good is noticed then. */
+  readonly readSeed: (() => Promise<ParsedKeys>) | undefined
+  /** Longest time that keys count as fresh, in milliseconds; 30 s to 24 h. */
   readonly refreshIntervalMs: number
+  /** How long stale keys go on being used, in milliseconds; 0 to 30 days. */
+  readonly maxStaleMs: number
   readonly clock: Clock
   readonly onFetch: (result: FetchResult) => void
 }
 
+/** `source`: where the keys were to come from; what is in the seed file, no issuer has confirmed. */
 export type FetchResult =
-  | { readonly ok: true; readonly parsed: ParsedKeys; readonly changed: boolean }
-  | { readonly ok: false; readonly error: unknown; readonly retryInMs: number }
+  | {
+      readonly ok: true
+      readonly source: 'issuer' | 'seed'
+      readonly parsed: ParsedKeys
+      /** Whether anything differs from before, the keys that were left out included. */
+      readonly changed: boolean
+      /** Whether attempts failed before this one. */
+      readonly recovered: boolean
+    }
+  | {
+      readonly ok: false
+      readonly source: 'issuer' | 'seed'
+      readonly error: unknown
+      readonly retryInMs: number
+      readonly state: JwksState
+      readonly ageSeconds: number | undefined
+    }
 
+/** What a response says about its freshness counts from here on: Auth0 says 15 s, Keycloak and at times Okta say none. */
+const LEAST_FRESHNESS_MS = 5 * 60_000
 /** Between two fetches for unknown `kid`s, counted from each attempt: a forged `kid` must not cost the issuer more. */
 const COOL_DOWN_MS = 10_000
-/** Without any keys nothing can be served, so the issuer is asked again soon. */
-const RETRY_EMPTY = { baseMs: 500, maxMs: 10_000 }
+/** How long a request waits for a fetch that is under way. */
+const PATIENCE_MS = 5_000
+/** How many requests may do so at a time. */
+const MAX_WAITING = 1_000
+/** Without usable keys nothing can be served, so the issuer is asked again soon. */
+const RETRY_UNUSABLE = { baseMs: 500, maxMs: 10_000 }
 const RETRY = { baseMs: 1_000, maxMs: 60_000 }
 
 export interface JwksCache extends IssuerKeys {
@@ -54,90 +104,234 @@ export interface JwksCache extends IssuerKeys {
   status(): JwksStatus
 }
 
+/** One fetch under way. */
+interface Attempt {
+  readonly startedMs: number
+  /** Settles with the fetch, or when requests should wait no longer. */
+  readonly patience: Promise<void>
+  /** Set when it ended. */
+  outcome: 'success' | 'failure' | undefined
+}
+
 /**
- * Keeps the keys of one issuer: fetched ahead of need, kept when a fetch fails, one fetch at a time. Refetching for
- * unknown `kid`s and the schedule do not wait for one another.
+ * Keeps the keys of one issuer: fetched ahead of need and one fetch at a time, used on while the issuer is down, given up
+ * when that lasts too long. No request waits for a fetch while a usable key answers to its `kid`.
+ *
+ * What unknown `kid`s bring about neither delays nor replaces a scheduled fetch, and the other way round.
  */
 export function createJwksCache(options: JwksCacheOptions): JwksCache {
-  const { issuerName, clock, refreshIntervalMs, onFetch } = options
-  let keys: ReadonlyMap<string, VerificationKey> | undefined
-  let fetchedAtMs = 0
-  let attemptedAtMs = -Infinity
-  let failures = 0
-  let timer: NodeJS.Timeout | undefined
-  let closed = false
-  let underWay: Promise<void> | undefined
+  return new Keys(options)
+}
 
-  const schedule = (delayMs: number) => {
-    clearTimeout(timer)
-    if (!closed) timer = setTimeout(() => void refetch(), delayMs).unref()
+class Keys implements JwksCache {
+  readonly #options: JwksCacheOptions
+  readonly #clock: Clock
+  readonly #unknownKids = createUnknownKids()
+  #seed: Promise<ParsedKeys | undefined> | undefined
+  #set: KeySetWithIds | undefined
+  /** What was left out of the set, to tell whether that changed. */
+  #skipped = ''
+  #confirmedMs: number | undefined
+  #freshUntilMs = 0
+  #usableUntilMs = 0
+  /** From when on the schedule wants a fetch. */
+  #dueMs = 0
+  /** Whether that time came and no fetch has succeeded or failed since. */
+  #isDue = false
+  #failures = 0
+  #lastFailed = false
+  #lookedUpMs = -Infinity
+  #underWay: Attempt | undefined
+  #waiting = 0
+  #cancel: (() => void) | undefined
+  #closed = false
+
+  constructor(options: JwksCacheOptions) {
+    this.#options = options
+    this.#clock = options.clock
   }
 
-  const replace = ({ keys: fetched }: ParsedKeys): boolean => {
-    const before = keys
-    // A key that is published again stays the same object: what it verified stays remembered.
-    keys = new Map(fetched.map((key) => [key.id, before?.get(key.id) ?? key]))
-    return before === undefined || before.size !== keys.size || [...keys.keys()].some((id) => !before.has(id))
+  start(): void {
+    this.#seed = this.#readSeed()
+    this.#whenDue()
   }
 
-  const attempt = async (): Promise<void> => {
-    attemptedAtMs = clock.now()
-    try {
-      const parsed = await options.fetch()
-      failures = 0
-      fetchedAtMs = clock.now()
-      onFetch({ ok: true, parsed, changed: replace(parsed) })
-      schedule(refreshIntervalMs * (0.9 + Math.random() / 10))
-    } catch (error) {
-      failures += 1
-      const retryInMs = backoffMs(failures, keys === undefined ? RETRY_EMPTY : RETRY)
-      onFetch({ ok: false, error, retryInMs })
-      schedule(retryInMs)
+  close(): void {
+    this.#closed = true
+    this.#cancel?.()
+  }
+
+  find(kid: string | undefined, alg: string): readonly VerificationKey[] | Promise<readonly VerificationKey[]> {
+    const found = this.#select(kid, alg)
+    if (found.length > 0) return found
+    const nowMs = this.#clock.now()
+    if (kid !== undefined && this.#isUsable(nowMs) && this.#unknownKids.has(kid, nowMs)) return found
+    return this.#lookUp(kid, alg, nowMs)
+  }
+
+  isCurrent(key: VerificationKey, nowMs: number): boolean {
+    return this.#set !== undefined && nowMs < this.#usableUntilMs && this.#set.has(key)
+  }
+
+  status(): JwksStatus {
+    const nowMs = this.#clock.now()
+    const ageMs = this.#confirmedMs === undefined ? undefined : Math.max(0, nowMs - this.#confirmedMs)
+    return {
+      state: this.#stateAt(nowMs),
+      ageSeconds: ageMs === undefined ? undefined : Math.round(ageMs / 1000),
+      keys: this.#set?.size ?? 0,
+      failures: this.#failures,
     }
   }
 
-  const refetch = (): Promise<void> => {
-    underWay ??= attempt().finally(() => (underWay = undefined))
-    return underWay
+  #stateAt(nowMs: number): JwksState {
+    if (this.#set === undefined) return 'empty'
+    if (nowMs >= this.#usableUntilMs) return 'expired'
+    if (nowMs >= this.#freshUntilMs) return 'stale'
+    return this.#isDue || this.#failures > 0 ? 'refreshing' : 'fresh'
   }
 
-  const select = (kid: string | undefined, alg: string): VerificationKey[] => {
-    const known = [...(keys?.values() ?? [])]
-    if (kid === undefined) return known.filter((key) => key.algorithms.has(alg))
-    const named = known.filter((key) => key.kid === kid)
-    const fitting = named.filter((key) => key.algorithms.has(alg))
-    if (named.length > 0 && fitting.length === 0) throw refusal('algorithm_not_allowed', { algorithm: alg, kid })
-    return fitting
+  #isUsable(nowMs: number): boolean {
+    return this.#set !== undefined && nowMs < this.#usableUntilMs
   }
 
-  return {
-    start: () => void refetch(),
+  #select(kid: string | undefined, alg: string): readonly VerificationKey[] {
+    return this.#set !== undefined && this.#isUsable(this.#clock.now()) ? this.#set.select(kid, alg) : []
+  }
 
-    close() {
-      closed = true
-      clearTimeout(timer)
-    },
-
-    async find(kid, alg) {
-      const found = select(kid, alg)
-      if (found.length > 0) return found
-      // While there are no keys at all, the schedule asks for them often enough: requests only wait for it.
-      const mayFetch = keys !== undefined && clock.now() - attemptedAtMs >= COOL_DOWN_MS
-      await (mayFetch ? refetch() : underWay)
-      const foundAfter = select(kid, alg)
-      // With no keys, or with old ones and no way to learn of new ones, nothing can be said about the token.
-      if (foundAfter.length === 0 && (keys === undefined || failures > 0)) {
-        throw unavailable('keys_unavailable', { issuer: issuerName })
+  /** The way of a request whose key is not known: it waits for a fetch, if one is under way or may be begun. */
+  async #lookUp(kid: string | undefined, alg: string, arrivedMs: number): Promise<readonly VerificationKey[]> {
+    if (this.#waiting >= MAX_WAITING) throw this.#unavailable()
+    this.#waiting += 1
+    try {
+      // A fetch that was under way before the request came may bring an answer that is older than its key: then once more.
+      for (let round = 0; round < 2; round += 1) {
+        const attempt = this.#underWay ?? this.#fetchForUnknownKid()
+        if (attempt === undefined) break
+        await attempt.patience
+        const found = this.#select(kid, alg)
+        if (found.length > 0) return found
+        if (attempt.outcome !== 'success') throw this.#unavailable()
+        if (attempt.startedMs < arrivedMs) continue
+        if (kid !== undefined) this.#unknownKids.add(kid, this.#clock.now())
+        return found
       }
-      return foundAfter
-    },
+    } finally {
+      this.#waiting -= 1
+    }
+    // With no keys, or with old ones and no way to learn of new ones, nothing can be said about the token.
+    if (this.#lastFailed || !this.#isUsable(this.#clock.now())) throw this.#unavailable()
+    return []
+  }
 
-    isCurrent: (key) => keys?.get(key.id) === key,
+  #unavailable() {
+    const { state } = this.status()
+    return unavailable('keys_unavailable', { issuer: this.#options.issuerName, keys: state })
+  }
 
-    status() {
-      if (keys === undefined) return { state: 'empty', ageSeconds: undefined, keys: 0 }
-      const ageSeconds = Math.max(0, Math.round((clock.now() - fetchedAtMs) / 1000))
-      return { state: failures > 0 ? 'stale' : 'fresh', ageSeconds, keys: keys.size }
-    },
+  #fetchForUnknownKid(): Attempt | undefined {
+    const nowMs = this.#clock.now()
+    // While there never were keys, the schedule asks for them often enough.
+    if (this.#set === undefined || nowMs - this.#lookedUpMs < COOL_DOWN_MS) return undefined
+    this.#lookedUpMs = nowMs
+    return this.#begin(false)
+  }
+
+  #whenDue(): void {
+    this.#isDue = true
+    if (this.#underWay === undefined) this.#begin(true)
+  }
+
+  #begin(conditional: boolean): Attempt {
+    const { promise: patience, resolve } = Promise.withResolvers<void>()
+    const attempt: Attempt = { startedMs: this.#clock.now(), patience, outcome: undefined }
+    this.#underWay = attempt
+    const cancel = this.#clock.after(PATIENCE_MS, resolve)
+    void this.#run(attempt, conditional).finally(() => {
+      this.#underWay = undefined
+      cancel()
+      resolve()
+    })
+    return attempt
+  }
+
+  async #run(attempt: Attempt, conditional: boolean): Promise<void> {
+    try {
+      const fetched = await this.#options.fetch(conditional)
+      attempt.outcome = 'success'
+      if (!this.#closed) this.#succeed(fetched)
+    } catch (error) {
+      attempt.outcome = 'failure'
+      if (!this.#closed) await this.#fail(error)
+    }
+  }
+
+  #succeed({ parsed, freshnessMs }: FetchedKeys): void {
+    const { refreshIntervalMs, maxStaleMs } = this.#options
+    const lifetimeMs = Math.min(refreshIntervalMs, Math.max(LEAST_FRESHNESS_MS, freshnessMs ?? refreshIntervalMs))
+    const nowMs = this.#clock.now()
+    const recovered = this.#lastFailed
+    this.#confirmedMs = nowMs
+    this.#freshUntilMs = nowMs + lifetimeMs
+    this.#usableUntilMs = this.#freshUntilMs + maxStaleMs
+    this.#failures = 0
+    this.#lastFailed = false
+    // Spread out, so that pods that were started together do not fetch together for ever.
+    this.#schedule(lifetimeMs * (0.7 + Math.random() * 0.15))
+    this.#options.onFetch({ ok: true, source: 'issuer', parsed, changed: this.#replace(parsed), recovered })
+  }
+
+  async #fail(error: unknown): Promise<void> {
+    const isFirst = this.#set === undefined && this.#failures === 0
+    this.#lastFailed = true
+    if (this.#isDue) {
+      this.#failures += 1
+      this.#schedule(backoffMs(this.#failures, this.#isUsable(this.#clock.now()) ? RETRY : RETRY_UNUSABLE))
+    }
+    const seed = isFirst ? await this.#seed : undefined
+    if (seed !== undefined) this.#takeSeed(seed)
+    this.#reportFailure('issuer', error)
+  }
+
+  async #readSeed(): Promise<ParsedKeys | undefined> {
+    try {
+      return await this.#options.readSeed?.()
+    } catch (error) {
+      this.#reportFailure('seed', error)
+      return undefined
+    }
+  }
+
+  /** Seed keys begin as stale: nobody knows how old they are. */
+  #takeSeed(parsed: ParsedKeys): void {
+    const { maxStaleMs, onFetch } = this.#options
+    this.#freshUntilMs = this.#clock.now()
+    this.#usableUntilMs = this.#freshUntilMs + maxStaleMs
+    onFetch({ ok: true, source: 'seed', parsed, changed: this.#replace(parsed), recovered: false })
+  }
+
+  #reportFailure(source: 'issuer' | 'seed', error: unknown): void {
+    const { state, ageSeconds } = this.status()
+    const retryInMs = Math.max(0, this.#dueMs - this.#clock.now())
+    this.#options.onFetch({ ok: false, source, error, retryInMs, state, ageSeconds })
+  }
+
+  #replace(parsed: ParsedKeys): boolean {
+    const before = this.#set
+    const skipped = JSON.stringify(parsed.skipped)
+    const set = createKeySet(parsed, before)
+    const same =
+      before !== undefined && before.size === set.size && [...set.byId.keys()].every((id) => before.byId.has(id))
+    const changed = !same || skipped !== this.#skipped
+    this.#set = set
+    this.#skipped = skipped
+    return changed
+  }
+
+  #schedule(delayMs: number): void {
+    this.#isDue = false
+    this.#dueMs = this.#clock.now() + delayMs
+    this.#cancel?.()
+    if (!this.#closed) this.#cancel = this.#clock.after(delayMs, () => this.#whenDue())
   }
 }

@@ -34,10 +34,11 @@ export class JwksError extends Error {
  * Reads a JWK Set. A key that cannot verify signatures is left out with a reason and harms no other.
  *
  * @param document - the parsed JSON
- * @throws JwksError when this is no JWK Set, has more than 100 keys, or holds no usable key
+ * @param accepted - the algorithms that tokens of this issuer may use; without it, all that are supported
+ * @throws JwksError when this is no JWK Set, has more than 100 keys, or holds no key for an accepted algorithm
  * @see RFC 7517 §4 and §5, RFC 8037 for Ed25519
  */
-export function readJwks(document: unknown): ParsedKeys {
+export function readJwks(document: unknown, accepted?: ReadonlySet<string>): ParsedKeys {
   const members = (document as { keys?: unknown } | null)?.keys
   if (!Array.isArray(members)) throw new JwksError('the document is not a JWK Set')
   if (members.length > MAX_KEYS) throw new JwksError(`the JWK Set has ${members.length} keys, more than ${MAX_KEYS}`)
@@ -49,7 +50,32 @@ export function readJwks(document: unknown): ParsedKeys {
     else keys.push(result)
   }
   if (keys.length === 0) throw new JwksError('the JWK Set holds no key that can verify signatures')
+  if (
+    accepted !== undefined &&
+    !keys.some(({ algorithms }) => [...algorithms].some((algorithm) => accepted.has(algorithm)))
+  ) {
+    const published = [...new Set(keys.flatMap(({ algorithms }) => [...algorithms]))].join(', ')
+    throw new JwksError(
+      `the JWK Set has keys for ${published} alone, and "algorithms" accepts ${[...accepted].join(', ')}`,
+    )
+  }
   return { keys, skipped }
+}
+
+/**
+ * Reads a JWK Set from its JSON text.
+ *
+ * @throws JwksError as {@link readJwks}, and when the text is no JSON
+ */
+export function parseJwks(text: string, accepted?: ReadonlySet<string>): ParsedKeys {
+  let document: unknown
+  try {
+    document = JSON.parse(text)
+  } catch {
+    // The parser's message would quote the text.
+    throw new JwksError('the JWK Set is not JSON')
+  }
+  return readJwks(document, accepted)
 }
 
 function labelOf(member: unknown): string {

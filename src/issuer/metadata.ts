@@ -1,3 +1,4 @@
+import type { BearerToken } from './bearer-token.ts'
 import type { Egress } from './egress.ts'
 
 /** Authorization-server metadata, by the names of RFC 8414 §2; only the members used here are checked. */
@@ -17,7 +18,10 @@ export interface MetadataOptions {
   readonly issuer: string
   /** Full address of the document; by default it is looked for below the issuer. */
   readonly discoveryUrl: string | undefined
+  /** Sent along to the host that it is for. */
+  readonly bearerToken?: BearerToken | undefined
   readonly egress: Egress
+  /** For one document, in milliseconds. */
   readonly timeoutMs: number
 }
 
@@ -33,7 +37,7 @@ export async function fetchMetadata(options: MetadataOptions): Promise<Metadata>
   for (const url of urls) {
     const { status, body } = await options.egress.send(url, {
       method: 'GET',
-      headers: { accept: 'application/json' },
+      headers: { accept: 'application/json', ...(await options.bearerToken?.headersFor(url)) },
       timeoutMs: options.timeoutMs,
     })
     if (status === 200) return readMetadata(body, options.issuer)

@@ -51,6 +51,8 @@ export const METRICS: readonly MetricDescription[] = [
     ['result'],
     'Tokens presented, by whether they were verified before ("hit") or not ("miss").',
   ),
+  describe('gauge', 'bearward_token_cache_entries', [], 'Verified tokens that are remembered.'),
+  describe('gauge', 'bearward_token_cache_bytes', [], 'Memory that they take, as estimated, in bytes.'),
   describe(
     'counter',
     'bearward_jwks_fetches_total',
@@ -58,7 +60,19 @@ export const METRICS: readonly MetricDescription[] = [
     'Fetches of the keys of an issuer; result is "success" or "failure".',
   ),
   describe('gauge', 'bearward_jwks_keys', ['issuer'], 'Usable keys of an issuer; 0 until they came.'),
-  describe('gauge', 'bearward_jwks_age_seconds', ['issuer'], 'Seconds since the keys of an issuer were last fetched.'),
+  describe(
+    'gauge',
+    'bearward_jwks_age_seconds',
+    ['issuer'],
+    'Seconds since the issuer last confirmed its keys; absent until then.',
+  ),
+  describe(
+    'gauge',
+    'bearward_jwks_state',
+    ['issuer', 'state'],
+    '1 for the state of the keys of an issuer: "empty" (never had), "fresh", "refreshing" (fresh, fetched again ahead of ' +
+      'time), "stale" (used on while the issuer does not answer) or "expired" (used no more).',
+  ),
   describe(
     'counter',
     'bearward_helper_exchanges_total',

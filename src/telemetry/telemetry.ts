@@ -4,17 +4,30 @@ import type { Metrics } from './metrics.ts'
 import { createOutcomeRecorder, type OutcomeRecorder } from './outcome.ts'
 import { CODES, type Detail, type RefusalCode } from '../errors.ts'
 
+/** The states that an issuer's keys can be in, for the label of a metric. */
+const KEYS_STATES = ['empty', 'fresh', 'refreshing', 'stale', 'expired'] as const
+type KeysState = (typeof KEYS_STATES)[number]
+
 /** What happened with an issuer's keys, as far as it is written down. */
 export type KeysFetched =
   | {
       readonly ok: true
+      readonly source: 'issuer' | 'seed'
       readonly changed: boolean
+      readonly recovered: boolean
       readonly parsed: {
         readonly keys: readonly unknown[]
         readonly skipped: readonly { readonly kid: string; readonly reason: string }[]
       }
     }
-  | { readonly ok: false; readonly error: unknown; readonly retryInMs: number }
+  | {
+      readonly ok: false
+      readonly source: 'issuer' | 'seed'
+      readonly error: unknown
+      readonly retryInMs: number
+      readonly state: KeysState
+      readonly ageSeconds: number | undefined
+    }
 
 export interface ExchangeFinished {
   readonly requestId: string
@@ -28,7 +41,7 @@ export interface ExchangeFinished {
 
 interface WatchedIssuer {
   readonly name: string
-  status(): { readonly ageSeconds: number | undefined; readonly keys: number }
+  status(): { readonly state: KeysState; readonly ageSeconds: number | undefined; readonly keys: number }
 }
 
 /** Everything that is written down, by name of what happened: rooms call these and never the log. */
@@ -45,6 +58,7 @@ export interface Telemetry {
   /** The upstream answers where others can reach it, at this address. */
   readonly upstreamExposed: (address: string) => void
   readonly watchIssuers: (issuers: readonly WatchedIssuer[]) => void
+  readonly watchTokenCache: (status: () => { readonly entries: number; readonly bytes: number }) => void
 }
 
 export interface TelemetryOptions {
@@ -86,15 +100,12 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     tokenPresented: (result) => void (presented[result] += 1),
 
     keysFetched(issuer, event) {
-      metrics.count('bearward_jwks_fetches_total', { issuer, result: event.ok ? 'success' : 'failure' })
-      if (!event.ok) {
-        const reason = clip(describeFetchError(event.error))
-        return log.warn('keys could not be fetched', { issuer, reason, retry_in_ms: event.retryInMs })
+      const { ok, source } = event
+      if (source === 'issuer') {
+        metrics.count('bearward_jwks_fetches_total', { issuer, result: ok ? 'success' : 'failure' })
       }
-      const { keys, skipped } = event.parsed
-      const fields = { issuer, keys: keys.length, skipped: skipped.map(({ kid, reason }) => clip(`${kid}: ${reason}`)) }
-      if (event.changed) log.info('keys loaded', fields)
-      else log.debug('keys unchanged', { issuer, keys: keys.length })
+      if (ok) writeKeys(log, issuer, event)
+      else writeKeysFailure(log, issuer, event, clip(describeFetchError(event.error)))
     },
 
     exchangeFinished({ requestId, client, grant, code, status, durationMs, detail }) {
@@ -132,11 +143,45 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     watchIssuers(issuers) {
       metrics.onScrape(() => {
         for (const { name, status } of issuers) {
-          const { ageSeconds, keys } = status()
+          const { state, ageSeconds, keys } = status()
+          for (const one of KEYS_STATES) {
+            metrics.set('bearward_jwks_state', one === state ? 1 : 0, { issuer: name, state: one })
+          }
           metrics.set('bearward_jwks_keys', keys, { issuer: name })
           if (ageSeconds !== undefined) metrics.set('bearward_jwks_age_seconds', ageSeconds, { issuer: name })
         }
       })
     },
+
+    watchTokenCache(status) {
+      metrics.onScrape(() => {
+        const { entries, bytes } = status()
+        metrics.set('bearward_token_cache_entries', entries)
+        metrics.set('bearward_token_cache_bytes', bytes)
+      })
+    },
   }
+}
+
+type KeysLoaded = Extract<KeysFetched, { ok: true }>
+type KeysFailed = Extract<KeysFetched, { ok: false }>
+
+/** Says once what a set holds: again only when that changed, or when there is something to be relieved about. */
+function writeKeys(log: Log, issuer: string, { source, changed, recovered, parsed }: KeysLoaded): void {
+  const skipped = parsed.skipped.map(({ kid, reason }) => clip(`${kid}: ${reason}`))
+  const fields = { issuer, keys: parsed.keys.length, skipped }
+  if (source === 'seed') log.warn('keys taken from the seed file until the issuer answers', fields)
+  else if (changed) log.info('keys loaded', fields)
+  else if (recovered) log.info('keys can be fetched again', { issuer, keys: parsed.keys.length })
+  else log.debug('keys unchanged', { issuer, keys: parsed.keys.length })
+}
+
+function writeKeysFailure(log: Log, issuer: string, event: KeysFailed, reason: string): void {
+  const { source, state, ageSeconds, retryInMs } = event
+  if (source === 'seed') return log.error('the seed file cannot be used', { issuer, reason })
+  const fields = { issuer, reason, state, age_seconds: ageSeconds, retry_in_ms: retryInMs }
+  // Without keys nothing passes; with stale ones everything does, for the time being.
+  if (state === 'expired') log.error('keys could not be fetched for too long and are used no more', fields)
+  else if (state === 'stale') log.warn('keys could not be fetched; the old ones are used on', fields)
+  else log.warn('keys could not be fetched', fields)
 }

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { estimateBytes } from './size.ts'
 import type { VerifiedToken } from './verifier.ts'
 
 export type CacheResult = 'hit' | 'miss'
@@ -6,12 +7,39 @@ export type CacheResult = 'hit' | 'miss'
 /** Remembers verified tokens by the hash of their text. Failures are never remembered. */
 export interface TokenCache {
   get(id: string): VerifiedToken | undefined
+  /** Remembers a token as it is now: what is added to it later is not counted. */
   set(id: string, token: VerifiedToken): void
+  status(): TokenCacheStatus
 }
 
-/** @param entries - how many tokens are kept, the least recently presented ones going first; 0 keeps none */
-export function createTokenCache(entries: number): TokenCache {
-  if (entries === 0) return { get: () => undefined, set: () => undefined }
-  const cache = new LRUCache<string, VerifiedToken>({ max: entries })
-  return { get: (id) => cache.get(id), set: (id, token) => void cache.set(id, token) }
+export interface TokenCacheStatus {
+  readonly entries: number
+  /** Memory in bytes, as estimated. */
+  readonly bytes: number
+}
+
+export interface TokenCacheOptions {
+  /** How many tokens are kept, the least recently presented ones going first; 0 keeps none. */
+  readonly maxEntries: number
+  /** How much memory they may take, in bytes. A token that would take all of it alone is not kept. */
+  readonly maxBytes: number
+}
+
+/** What an entry takes beside its token: its key, its place in the order, the objects around the claims. */
+const ENTRY_BYTES = 400
+
+/** Creates the memory. It holds no text of a token, and neither a flood of tokens nor a large one makes it exceed its bounds. */
+export function createTokenCache({ maxEntries, maxBytes }: TokenCacheOptions): TokenCache {
+  if (maxEntries === 0) {
+    return { get: () => undefined, set: () => undefined, status: () => ({ entries: 0, bytes: 0 }) }
+  }
+  const cache = new LRUCache<string, VerifiedToken>({ max: maxEntries, maxSize: maxBytes })
+  return {
+    get: (id) => cache.get(id),
+    set(id, token) {
+      const { claims, scopes, roles, permissions, identity } = token
+      cache.set(id, token, { size: ENTRY_BYTES + estimateBytes([claims, scopes, roles, permissions, identity]) })
+    },
+    status: () => ({ entries: cache.size, bytes: cache.calculatedSize }),
+  }
 }

@@ -2,7 +2,8 @@ import { hash } from 'node:crypto'
 import { refusal } from '../errors.ts'
 import type { VerificationKey } from '../issuer/jwks-cache.ts'
 import type { Clock } from '../util/clock.ts'
-import { createTokenCache, type CacheResult } from './cache.ts'
+import { createSingleFlight } from '../util/single-flight.ts'
+import { createTokenCache, type CacheResult, type TokenCacheStatus } from './cache.ts'
 import { checkTimes, readClientId, readNames, readScopes, type Claims } from './claims.ts'
 import { createIssuerIndex, type AcceptedIssuer } from './issuers.ts'
 import { verifyJwt } from './jwt.ts'
@@ -31,6 +32,8 @@ export interface TokenVerifier {
    * @throws (or rejects with) Refusal for a token that is not genuine or not valid now; Unavailable when that cannot be told
    */
   verify(token: string): VerifiedToken | Promise<VerifiedToken>
+  /** What is remembered at the moment. */
+  status(): TokenCacheStatus
 }
 
 export interface VerifierOptions {
@@ -39,6 +42,13 @@ export interface VerifierOptions {
   readonly maxTokenBytes: number
   /** How many verified tokens are remembered; 0 for none. */
   readonly cacheEntries: number
+  /** How much memory they may take, in bytes. */
+  readonly cacheBytes: number
+  /**
+   * Adds to a new token what a remembered one is to bring along, so that it is counted. When it throws, whoever needs that
+   * part has the same error again.
+   */
+  readonly prepare?: (token: VerifiedToken) => void
   readonly clock: Clock
   /** Called once per token presented. */
   readonly onCacheResult: (result: CacheResult) => void
@@ -46,12 +56,14 @@ export interface VerifierOptions {
 
 /**
  * Creates the verifier. A remembered token skips parsing and the signature, nothing else: the clock and the key are
- * checked each time it is presented, so it dies with its `exp` and with its key.
+ * checked each time it is presented, so it dies with its `exp` and with its key. Requests that bring one new token at the
+ * same time share one verification. What is remembered is never used with another configuration.
  */
 export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
-  const { maxTokenBytes, clock, onCacheResult } = options
+  const { maxTokenBytes, clock, prepare, onCacheResult } = options
   const issuers = createIssuerIndex(options.issuers)
-  const cache = createTokenCache(options.cacheEntries)
+  const cache = createTokenCache({ maxEntries: options.cacheEntries, maxBytes: options.cacheBytes })
+  const share = createSingleFlight<VerifiedToken>()
 
   const verifyNew = async (text: string, id: string): Promise<VerifiedToken> => {
     const { issuer, key, claims } = await verifyJwt(text, issuers, clock.now())
@@ -66,6 +78,11 @@ export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
       clientId: readClientId(claims),
       identity: undefined,
     }
+    try {
+      prepare?.(token)
+    } catch {
+      // Not the token's verification failed but one use of it.
+    }
     cache.set(id, token)
     return token
   }
@@ -77,13 +94,16 @@ export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
       // credentials in memory for longer than the request that brought them.
       const id = hash('sha256', text, 'base64')
       const known = cache.get(id)
-      if (known === undefined || !known.issuer.keys.isCurrent(known.key)) {
+      const nowMs = clock.now()
+      if (known === undefined || !known.issuer.keys.isCurrent(known.key, nowMs)) {
         onCacheResult('miss')
-        return verifyNew(text, id)
+        return share(id, () => verifyNew(text, id))
       }
       onCacheResult('hit')
-      checkTimes(known.claims, known.issuer.expectation, clock.now())
+      checkTimes(known.claims, known.issuer.expectation, nowMs)
       return known
     },
+
+    status: () => cache.status(),
   }
 }

@@ -58,8 +58,14 @@ async function buildGate(rememberedTokens: number): Promise<Gate> {
   const fetched = Promise.withResolvers<void>()
   const jwks = createJwksCache({
     issuerName: 'bench',
-    fetch: () => Promise.resolve(readJwks({ keys: Object.values(keys).map(({ jwk }) => jwk) })),
+    fetch: () =>
+      Promise.resolve({
+        parsed: readJwks({ keys: Object.values(keys).map(({ jwk }) => jwk) }),
+        freshnessMs: undefined,
+      }),
+    readSeed: undefined,
     refreshIntervalMs: 600_000,
+    maxStaleMs: 86_400_000,
     clock: systemClock,
     onFetch: () => fetched.resolve(),
   })
@@ -81,6 +87,7 @@ async function buildGate(rememberedTokens: number): Promise<Gate> {
       issuers: [{ expectation, keys: jwks }],
       maxTokenBytes: 16_384,
       cacheEntries: rememberedTokens,
+      cacheBytes: 256 * 1024 * 1024,
       clock: systemClock,
       onCacheResult: () => undefined,
     }),

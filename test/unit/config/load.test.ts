@@ -47,6 +47,7 @@ describe('the smallest file', () => {
         algorithms: ['RS256', 'PS256', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
         token_types: ['at+jwt', 'JWT', 'absent'],
         clock_tolerance: 30_000,
+        jwks_max_stale: 86_400_000,
         jwks_refresh_interval: 600_000,
         insecure_http: false,
       },
@@ -86,6 +87,7 @@ describe('the smallest file', () => {
       headers_timeout: 15_000,
       keep_alive_timeout: 75_000,
       token_cache_entries: 10_000,
+      token_cache_bytes: 33_554_432,
     })
     expect(config.helper).toEqual({ clients: {}, timeout: 10_000 })
     expect(config.drain).toEqual({ delay: 5_000, timeout: 20_000 })

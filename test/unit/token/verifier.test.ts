@@ -4,6 +4,7 @@ import { beforeEach, describe, expect, it } from 'vitest'
 import { CodedError } from '../../../src/errors.ts'
 import { createJwksCache } from '../../../src/issuer/jwks-cache.ts'
 import { readJwks } from '../../../src/issuer/jwks.ts'
+import type { AcceptedIssuer } from '../../../src/token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from '../../../src/token/verifier.ts'
 import { createFakeClock } from '../../fakes/clock.ts'
 import {
@@ -26,6 +27,7 @@ let published = [key.jwk, rsa.jwk]
 let fetches = 0
 let cacheResults: string[] = []
 let verifier: TokenVerifier
+let accepted: AcceptedIssuer
 let refetch: () => Promise<void>
 
 beforeEach(async () => {
@@ -38,9 +40,11 @@ beforeEach(async () => {
     issuerName: 'main',
     fetch: () => {
       fetches += 1
-      return Promise.resolve(readJwks({ keys: published }))
+      return Promise.resolve({ parsed: readJwks({ keys: published }), freshnessMs: undefined })
     },
+    readSeed: undefined,
     refreshIntervalMs: 600_000,
+    maxStaleMs: 3_600_000,
     clock,
     onFetch: () => fetched.resolve(),
   })
@@ -52,15 +56,15 @@ beforeEach(async () => {
     await keys.find('not-there', 'ES256')
     await fetched.promise
   }
+  accepted = {
+    expectation: createExpectation({ issuer: ISSUER, audience: { claim: 'aud', values: [AUDIENCE] } }),
+    keys,
+  }
   verifier = createTokenVerifier({
-    issuers: [
-      {
-        expectation: createExpectation({ issuer: ISSUER, audience: { claim: 'aud', values: [AUDIENCE] } }),
-        keys,
-      },
-    ],
+    issuers: [accepted],
     maxTokenBytes: 16 * 1024,
     cacheEntries: 100,
+    cacheBytes: 1024 * 1024,
     clock,
     onCacheResult: (result) => cacheResults.push(result),
   })
@@ -287,5 +291,71 @@ describe('a remembered token', () => {
     expect(await codeOf(token)).toBe('token_not_yet_valid')
     clock.advance(60_000)
     expect(await codeOf(token)).toBe('accepted')
+  })
+
+  it('is another one when a single character differs', async () => {
+    const token = signJwt(key, claims())
+    await verifier.verify(token)
+    const at = token.lastIndexOf('.') + 20
+    const changed = `${token.slice(0, at)}${token[at] === 'A' ? 'B' : 'A'}${token.slice(at + 1)}`
+    expect(await codeOf(changed)).toBe('signature_invalid')
+    expect(cacheResults).toEqual(['miss', 'miss'])
+  })
+
+  it('is verified once when it comes many times at the same moment', async () => {
+    const token = signJwt(key, claims())
+    const found = await Promise.all(Array.from({ length: 100 }, async () => verifier.verify(token)))
+    expect(new Set(found).size).toBe(1)
+    expect(verifier.status().entries).toBe(1)
+  })
+
+  it('is refused to all when it comes many times at the same moment and is no good', async () => {
+    const token = signJwt(stranger, claims())
+    const codes = await Promise.all(Array.from({ length: 100 }, () => codeOf(token)))
+    expect(new Set(codes)).toEqual(new Set(['signature_invalid']))
+    expect(verifier.status().entries).toBe(0)
+  })
+
+  it('brings along what was prepared for it, and lives when that failed', async () => {
+    const prepared: string[] = []
+    const other = createTokenVerifier({
+      issuers: [accepted],
+      maxTokenBytes: 16 * 1024,
+      cacheEntries: 100,
+      cacheBytes: 1024 * 1024,
+      prepare: (token) => {
+        prepared.push(String(token.claims['sub']))
+        if (token.claims['sub'] === 'odd') throw new Error('cannot be written')
+        token.identity = ['x-auth-subject', String(token.claims['sub'])]
+      },
+      clock,
+      onCacheResult: () => undefined,
+    })
+    for (const sub of ['even', 'odd']) {
+      const text = signJwt(key, claims({ sub }))
+      for (let i = 0; i < 2; i += 1) {
+        expect((await other.verify(text)).identity).toEqual(sub === 'even' ? ['x-auth-subject', 'even'] : undefined)
+      }
+    }
+    expect(prepared).toEqual(['even', 'odd'])
+  })
+
+  it('is of no use to another configuration', async () => {
+    const token = signJwt(key, claims())
+    await verifier.verify(token)
+    const stricter = createTokenVerifier({
+      issuers: [
+        {
+          ...accepted,
+          expectation: { ...accepted.expectation, audience: { claim: 'aud', values: ['https://other.test'] } },
+        },
+      ],
+      maxTokenBytes: 16 * 1024,
+      cacheEntries: 100,
+      cacheBytes: 1024 * 1024,
+      clock,
+      onCacheResult: () => undefined,
+    })
+    await expect(stricter.verify(token)).rejects.toMatchObject({ code: 'audience_mismatch' })
   })
 })

@@ -1,0 +1,59 @@
+import { describe, expect, it } from 'vitest'
+import { createTokenCache } from '../../../src/token/cache.ts'
+import type { VerifiedToken } from '../../../src/token/verifier.ts'
+
+function token(claims: Record<string, unknown>, identity?: readonly string[]): VerifiedToken {
+  const parts = { issuerName: 'main', claims, scopes: [], roles: [], permissions: [], clientId: undefined, identity }
+  return parts as unknown as VerifiedToken
+}
+
+const MIB = 1024 * 1024
+
+describe('the memory of tokens', () => {
+  it('keeps what it is told to, the least recently used going first', () => {
+    const cache = createTokenCache({ maxEntries: 2, maxBytes: MIB })
+    const [a, b, c] = [token({ n: 1 }), token({ n: 2 }), token({ n: 3 })]
+    cache.set('a', a)
+    cache.set('b', b)
+    cache.get('a')
+    cache.set('c', c)
+    expect([cache.get('a'), cache.get('b'), cache.get('c')]).toEqual([a, undefined, c])
+    expect(cache.status().entries).toBe(2)
+  })
+
+  it('never takes more than its bytes, whatever the number of tokens', () => {
+    const cache = createTokenCache({ maxEntries: 100_000, maxBytes: MIB })
+    let most = 0
+    for (let i = 0; i < 20_000; i += 1) {
+      cache.set(`token-${i}`, token({ sub: `user-${i}`, text: 'x'.repeat(i % 5_000) }))
+      most = Math.max(most, cache.status().bytes)
+    }
+    expect(most).toBeLessThanOrEqual(MIB)
+    expect(most).toBeGreaterThan(MIB * 0.9)
+    expect(cache.status().entries).toBeGreaterThan(100)
+    expect(cache.get('token-19999')).toBeDefined()
+  })
+
+  it('counts the identity header fields too', () => {
+    const cache = createTokenCache({ maxEntries: 10, maxBytes: MIB })
+    cache.set('a', token({ n: 1 }))
+    const { bytes } = cache.status()
+    cache.set('a', token({ n: 1 }, ['x-auth-org', 'y'.repeat(10_000)]))
+    expect(cache.status().bytes).toBeGreaterThan(bytes + 10_000)
+  })
+
+  it('does not keep a token that would take all of it', () => {
+    const cache = createTokenCache({ maxEntries: 10, maxBytes: MIB })
+    cache.set('small', token({ n: 1 }))
+    cache.set('large', token({ text: 'x'.repeat(MIB) }))
+    expect(cache.get('large')).toBeUndefined()
+    expect(cache.get('small')).toBeDefined()
+  })
+
+  it('may be none at all', () => {
+    const cache = createTokenCache({ maxEntries: 0, maxBytes: MIB })
+    cache.set('a', token({}))
+    expect(cache.get('a')).toBeUndefined()
+    expect(cache.status()).toEqual({ entries: 0, bytes: 0 })
+  })
+})
