@@ -2,11 +2,11 @@
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { COMMANDS, HELP } from './commands/help.ts'
-import type { StopSignals } from './commands/serve.ts'
+import type { Signals } from './commands/serve.ts'
 import { ConfigError } from './errors.ts'
 
 // First of all: as PID 1 a process without handlers ignores SIGTERM until it is killed.
-const signals = listenForStop()
+const signals = listenForSignals()
 process.exitCode = await run(process.argv.slice(2))
 process.exit()
 
@@ -84,10 +84,11 @@ function readVersion(): string {
   return (JSON.parse(text) as { version: string }).version
 }
 
-function listenForStop(): StopSignals {
+function listenForSignals(): Signals {
   const first = Promise.withResolvers<'SIGTERM' | 'SIGINT'>()
   const second = Promise.withResolvers<void>()
   let signalled = false
+  let hangUp: (() => void) | undefined
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       if (signalled) second.resolve()
@@ -95,5 +96,6 @@ function listenForStop(): StopSignals {
       first.resolve(signal)
     })
   }
-  return { first: first.promise, second: second.promise }
+  process.on('SIGHUP', () => hangUp?.())
+  return { first: first.promise, second: second.promise, onHangup: (run) => void (hangUp = run) }
 }

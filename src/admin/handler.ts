@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { Health } from './health.ts'
+import { renderStatus, type Status } from './status.ts'
 
 /** What a request for a drain must carry: no web page and no form can send it. */
 export const DRAIN_FIELD = 'x-bearward-command'
@@ -9,6 +10,7 @@ export const DRAIN_VALUE = 'drain'
 export interface OpsOptions {
   readonly health: Health
   readonly metrics: Metrics
+  readonly status: () => Status
   /** The pod is about to end; called any number of times. */
   readonly onDrain: () => void
 }
@@ -20,34 +22,36 @@ export interface OpsOptions {
  * - `GET /startupz`: 200 once listeners are bound
  * - `GET /readyz`: 200 while traffic is welcome, else 503 with what is missing
  * - `GET /metrics`: the exposition for Prometheus
+ * - `GET /status`: the state of configuration and keys, for a person
  * - `POST /drain`: from this machine alone; the pod is about to end
  */
 export function createOpsHandler({
   health,
   metrics,
+  status,
   onDrain,
 }: OpsOptions): (req: IncomingMessage, res: ServerResponse) => void {
+  const pages: Readonly<Record<string, (response: ServerResponse) => void>> = {
+    '/livez': (response) => answer(response, 200, 'ok\n'),
+    '/startupz': (response) => (health.started() ? answer(response, 200, 'ok\n') : answer(response, 503, 'starting\n')),
+    '/readyz': (response) =>
+      health.ready()
+        ? answer(response, 200, 'ok\n')
+        : answer(response, 503, `not ready: ${health.waitingFor().join(', ')}\n`),
+    '/metrics': (response) =>
+      void metrics.render().then(
+        (text) => answer(response, 200, text, metrics.contentType),
+        () => answer(response, 500, 'metrics failed\n'),
+      ),
+    '/status': (response) => answer(response, 200, renderStatus(status()), 'application/json'),
+  }
   return (request, response) => {
     const [path = ''] = (request.url ?? '').split('?', 1)
     if (path === '/drain') return answerDrain(request, response, onDrain)
     if (request.method !== 'GET' && request.method !== 'HEAD') return answer(response, 405, 'only GET\n')
-    switch (path) {
-      case '/livez':
-        return answer(response, 200, 'ok\n')
-      case '/startupz':
-        return health.started() ? answer(response, 200, 'ok\n') : answer(response, 503, 'starting\n')
-      case '/readyz':
-        return health.ready()
-          ? answer(response, 200, 'ok\n')
-          : answer(response, 503, `not ready: ${health.waitingFor().join(', ')}\n`)
-      case '/metrics':
-        return void metrics.render().then(
-          (text) => answer(response, 200, text, metrics.contentType),
-          () => answer(response, 500, 'metrics failed\n'),
-        )
-      default:
-        return answer(response, 404, 'not found; here are /livez /startupz /readyz /metrics\n')
-    }
+    const page = Object.hasOwn(pages, path) ? pages[path] : undefined
+    if (page !== undefined) page(response)
+    else answer(response, 404, `not found; here are ${Object.keys(pages).join(' ')}\n`)
   }
 }
 

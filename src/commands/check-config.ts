@@ -1,10 +1,9 @@
-import { readFileSync } from 'node:fs'
 import { renderEffective } from '../config/effective.ts'
-import { loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
+import { checkFiles } from '../config/files.ts'
+import { loadConfigWithPlaces } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
-import { readSecret } from '../config/secrets.ts'
 import { configWarnings } from '../config/warnings.ts'
-import { ConfigError, formatProblem, type Problem } from '../errors.ts'
+import { ConfigError, formatProblem } from '../errors.ts'
 
 export interface CheckConfigIo {
   readonly stdout: (text: string) => void
@@ -47,34 +46,6 @@ export function checkConfig(argv: readonly string[], { stdout, stderr, env }: Ch
       `${problems.map(formatProblem).join('\n')}\n${problems.length} ${problems.length === 1 ? 'problem' : 'problems'} found.\n`,
     )
     return 78
-  }
-}
-
-function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env']): void {
-  const problems: Problem[] = []
-  config.issuers.forEach(({ jwks_file: file }, i) => {
-    const reason = file === undefined ? undefined : whyUnreadable(file)
-    const problem = `names a file that cannot be read: ${file} (${reason}).`
-    if (reason !== undefined) problems.push(locate({ path: ['issuers', i, 'jwks_file'], problem }))
-  })
-  for (const [name, { client_secret: secret }] of Object.entries(config.helper.clients)) {
-    try {
-      if (secret !== undefined) readSecret(secret, env)
-    } catch (error) {
-      if (!(error instanceof ConfigError)) throw error
-      const path = ['helper', 'clients', name, 'client_secret']
-      problems.push(...error.problems.map(({ source, problem }) => locate({ path, problem: `${source}: ${problem}` })))
-    }
-  }
-  if (problems.length > 0) throw new ConfigError(problems)
-}
-
-function whyUnreadable(file: string): string | undefined {
-  try {
-    readFileSync(file)
-    return undefined
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? 'unknown'
   }
 }
 

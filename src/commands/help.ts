@@ -46,6 +46,8 @@ Options:
 
 On SIGTERM it stops being ready, goes on serving for drain.delay, lets requests in flight finish within
 drain.timeout and exits with 0. On SIGINT it does the same without the delay. A second signal stops it at once.
+It takes up changes of the configuration, and of the files it names, by itself and on SIGHUP; what is not valid
+changes nothing and is logged.
 
 ${ENVIRONMENT}`,
   'check-config': `Checks a configuration and prints every problem at once, each with file and line.
