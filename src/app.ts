@@ -12,10 +12,11 @@ import { ConfigError } from './errors.ts'
 import { createEgress } from './issuer/egress.ts'
 import { describeFetchError } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
-import { openListener, StartError, type OpenListener } from './listeners.ts'
+import { openListener, openProxyListener, StartError, type OpenListener } from './listeners.ts'
 import type { ProcessContext } from './parts.ts'
 import { watchExposure } from './proxy/exposure.ts'
 import { createRuntime, type Runtime } from './runtime.ts'
+import type { CallerHandler } from './server/caller.ts'
 import type { RequestHandler } from './server/listener.ts'
 import type { Log } from './telemetry/log.ts'
 import { createMetrics, type Metrics } from './telemetry/metrics.ts'
@@ -124,9 +125,9 @@ class Sidecar implements App {
     try {
       this.#open.ops = await openListener('ops', this.#config, handleOps, this.telemetry)
       await this.#openHelper(this.#runtime)
-      const handleProxy: RequestHandler = (request, response, expectsContinue) =>
-        this.#runtime.handleProxy(request, response, expectsContinue)
-      this.#open.proxy = await openListener('proxy', this.#config, handleProxy, this.telemetry)
+      const handleProxy: CallerHandler = (request, response, expectsContinue, fault) =>
+        this.#runtime.handleProxy(request, response, expectsContinue, fault)
+      this.#open.proxy = await openProxyListener(this.#config, handleProxy, this.telemetry)
     } catch (error) {
       await Promise.all(Object.values(this.#open).map(({ listener }) => listener.stop(0)))
       throw error
@@ -218,7 +219,7 @@ class Sidecar implements App {
   #watchUpstream(): void {
     this.#endWatch()
     const { env, clock } = this.#context
-    const { host, port } = this.#runtime.upstreamAddress
+    const { host, port } = this.#runtime.upstreamAddress ?? { host: '', port: 0 }
     const addresses = (env['POD_IP'] ?? '').split(',').filter((address) => isIP(address) !== 0)
     // An upstream elsewhere has a way in of its own, and what answers on the port of the proxy is the proxy.
     const isHere = isLoopback(host) || addresses.includes(host)

@@ -65,6 +65,7 @@ const REFUSALS = {
   },
   header_invalid: { status: 400, description: 'The header of the request is malformed.' },
   header_too_large: { status: 431, description: 'The header of the request is larger than this server accepts.' },
+  frame_invalid: { status: 400, description: 'The connection does not follow the rules of HTTP/2.' },
   host_invalid: { status: 400, description: 'The request needs exactly one valid Host header field.' },
   request_timeout: { status: 408, description: 'The request did not arrive in time.' },
   expectation_failed: { status: 417, description: 'The only supported expectation is 100-continue.' },
@@ -81,7 +82,7 @@ const UNAVAILABILITIES = {
   },
   overloaded: {
     status: 503,
-    description: 'This server has more tokens to verify than it can at the moment.',
+    description: 'This server has more requests than it can serve at the moment.',
     retryAfterSeconds: 1,
   },
 } as const satisfies Record<string, CodeEntry>

@@ -1,9 +1,11 @@
-import { digestFiles, referencedFiles } from './config/files.ts'
+import { digestFiles } from './config/files.ts'
 import type { Config } from './config/schema.ts'
 import type { RefreshSpender } from './helper/refresh.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
+import { createDial, type Dial } from './proxy/dial.ts'
+import { createHttp2Upstream } from './proxy/http2-upstream.ts'
 import { createUpstream, type Upstream } from './proxy/upstream.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
 import type { TokenVerifier } from './token/verifier.ts'
@@ -93,22 +95,39 @@ function closerOf({ egress: common, clock }: ProcessContext) {
   }
 }
 
-/** The connections to the upstream, or a new pool of them. */
-export function shareUpstream(
-  settings: Config['upstream'],
-  address: { readonly host: string; readonly port: number },
-  previous: RuntimeParts | undefined,
-): Shared<Upstream> {
-  const create = () =>
-    createUpstream({
-      ...address,
-      connectTimeoutMs: settings.connect_timeout,
-      responseTimeoutMs: settings.response_timeout,
-      idleTimeoutMs: settings.idle_timeout,
-      connections: settings.connections,
-    })
-  const key = toKey(settings, referencedFiles(settings))
+/** The connections to the upstream, or a new pool of them. Files are not compared: each new connection reads them. */
+export function shareUpstream(config: Config, previous: RuntimeParts | undefined): Shared<Upstream> {
+  const key = toKey([config.upstream, config.limits.body_timeout])
+  const create = () => createConfiguredUpstream(config)
   return share(previous === undefined ? [] : [previous.upstream], key, create, (upstream) => upstream.close())
+}
+
+function createConfiguredUpstream({ upstream: settings, limits }: Config): Upstream {
+  const create = new URL(settings.url).protocol === 'h2c:' ? createHttp2Upstream : createUpstream
+  return create({
+    dial: createConfiguredDial(settings),
+    connectTimeoutMs: settings.connect_timeout,
+    responseTimeoutMs: settings.response_timeout,
+    idleTimeoutMs: settings.idle_timeout,
+    bodyTimeoutMs: limits.body_timeout,
+    connections: settings.connections,
+  })
+}
+
+/** A host name is resolved for each connection. */
+function createConfiguredDial(settings: Config['upstream']): Dial {
+  const { protocol, hostname, port, pathname } = new URL(settings.url)
+  if (protocol === 'unix:') return createDial({ path: decodeURIComponent(pathname) }, undefined)
+  const host = hostname.replace(/^\[|\]$/g, '')
+  if (protocol !== 'https:') return createDial({ host, port: port === '' ? 80 : Number(port) }, undefined)
+  const tls = {
+    serverName: settings.server_name ?? host,
+    caFile: settings.ca_file,
+    certificateFile: settings.certificate_file,
+    keyFile: settings.key_file,
+    protocol: 'http/1.1',
+  } as const
+  return createDial({ host, port: port === '' ? 443 : Number(port) }, tls)
 }
 
 /** The verifier with the tokens it remembers: it goes when anything changes that its memory was made of. */

@@ -23,7 +23,7 @@ import {
 } from './parts.ts'
 import { createForward } from './proxy/forward.ts'
 import { createProxyHandler } from './proxy/handler.ts'
-import type { RequestHandler } from './server/listener.ts'
+import type { CallerHandler } from './server/caller.ts'
 import type { Expectation } from './token/claims.ts'
 import type { AcceptedIssuer } from './token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
@@ -37,10 +37,11 @@ export interface RuntimeContext extends ProcessContext {
 
 /** All rooms of one configuration, built bottom-up. Nothing is fetched or opened before `start()`. */
 export interface Runtime {
-  readonly handleProxy: RequestHandler
+  readonly handleProxy: CallerHandler
   /** Absent unless a client is configured. */
   readonly handleHelper: ((request: IncomingMessage, response: ServerResponse) => void) | undefined
-  readonly upstreamAddress: { readonly host: string; readonly port: number }
+  /** Where the upstream listens; absent for a Unix socket. */
+  readonly upstreamAddress: { readonly host: string; readonly port: number } | undefined
   /** What must have happened before traffic is welcome. */
   readonly latches: readonly Latch[]
   readonly parts: RuntimeParts
@@ -67,7 +68,7 @@ export function createRuntime(context: RuntimeContext, previous?: RuntimeParts):
   const toIdentity = createConfiguredEncoder(config)
   const parts: RuntimeParts = {
     issuers: issuers.map(({ open }) => open),
-    upstream: shareUpstream(config.upstream, readOrigin(config.upstream.url), previous),
+    upstream: shareUpstream(config, previous),
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
     spendRefreshToken: previous?.spendRefreshToken ?? createRefreshSpender(telemetry.exchangeCoalesced),
   }
@@ -100,6 +101,8 @@ function connectRooms(
         telemetry.inFlightChanged(change)
         use.changed(change)
       },
+      maxInFlight: config.limits.requests_in_flight,
+      maxFields: config.limits.header_count,
     }),
     handleHelper: createConfiguredHelper(context, issuers, parts),
     upstreamAddress: readOrigin(config.upstream.url),
@@ -119,10 +122,13 @@ function connectRooms(
   }
 }
 
-/** The address that connections go to. A name is resolved for each connection. */
-function readOrigin(url: string): { host: string; port: number } {
-  const { hostname, port } = new URL(url)
-  return { host: hostname.replace(/^\[|\]$/g, ''), port: port === '' ? 80 : Number(port) }
+function readOrigin(url: string): Runtime['upstreamAddress'] {
+  const { protocol, hostname, port } = new URL(url)
+  if (protocol === 'unix:') return undefined
+  return {
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port),
+  }
 }
 
 type IssuerSettings = Config['issuers'][number]

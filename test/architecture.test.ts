@@ -45,7 +45,7 @@ const WORDS: readonly (readonly [RegExp, string, readonly string[]])[] = [
   [/Date\.now/, 'Date.now', ['util/clock.ts']],
   [/grantPermit\(/, 'grantPermit', ['gate/gate.ts', 'gate/permit.ts']],
   [/\.dispatch\(/, 'dispatch', ['proxy/forward.ts', 'proxy/upstream.ts']],
-  [/new URL\(/, 'new URL', ['config/', 'issuer/', 'runtime.ts', 'main.ts']],
+  [/new URL\(/, 'new URL', ['config/', 'issuer/', 'parts.ts', 'runtime.ts', 'main.ts']],
   [/console\./, 'console', []],
 ]
 

@@ -123,19 +123,34 @@ function checkIssuerUrls(issuer: IssuerConfig, at: Path): Fault[] {
 }
 
 function checkUpstream({ upstream }: Config): Fault[] {
-  const { protocol, origin, port, pathname, search } = new URL(upstream.url)
+  const { protocol, host, port, pathname, search } = new URL(upstream.url)
   const path: Path = ['upstream', 'url']
-  if (protocol !== 'http:') return [{ path, problem: 'must be http; https is not supported yet.' }]
+  if (protocol === 'unix:') return checkUpstreamTls(upstream, false)
   if (port === '0') return [{ path, problem: 'has the port 0, on which nothing listens.' }]
-  if (pathname === '/' && search === '' && !/[/?]$/.test(upstream.url)) return []
+  if (/^\/?$/.test(pathname) && search === '' && !/[/?]$/.test(upstream.url)) {
+    return checkUpstreamTls(upstream, protocol === 'https:')
+  }
   const problem = 'must be an origin, without a path, slash or query at its end.'
-  return [{ path, problem, hint: `Targets are forwarded as they are: write ${origin}.` }]
+  return [{ path, problem, hint: `Targets are forwarded as they are: write ${protocol}//${host}.` }]
+}
+
+function checkUpstreamTls(upstream: Config['upstream'], isTls: boolean): Fault[] {
+  const faults: Fault[] = []
+  for (const key of ['ca_file', 'server_name', 'certificate_file', 'key_file'] as const) {
+    if (isTls || upstream[key] === undefined) continue
+    faults.push({ path: ['upstream', key], problem: 'is for an upstream with https alone.' })
+  }
+  if ((upstream.certificate_file === undefined) !== (upstream.key_file === undefined)) {
+    faults.push({ path: ['upstream'], problem: 'needs both certificate_file and key_file, or neither.' })
+  }
+  return faults
 }
 
 /** A request that comes back as another request never ends. */
 function checkLoop({ upstream, listen }: Config): Fault[] {
-  const { hostname, port } = new URL(upstream.url)
-  if (!isLoopback(hostname) || Number(port === '' ? 80 : port) !== listen.proxy.port) return []
+  const { protocol, hostname, port } = new URL(upstream.url)
+  const standard = protocol === 'https:' ? 443 : 80
+  if (!isLoopback(hostname) || Number(port === '' ? standard : port) !== listen.proxy.port) return []
   return [{ path: ['upstream', 'url'], problem: 'is the address of listen.proxy: bearward would be its own backend.' }]
 }
 

@@ -153,17 +153,29 @@ export function address(description: string) {
 /** An absolute http or https URL, kept as it was written. */
 export function url(description: string) {
   const json = { type: 'string', pattern: '^https?://' }
-  return field({ text: description, kind: 'URL', json }, (value) => {
+  return field({ text: description, kind: 'URL', json }, (value) =>
+    readUrl(readString(value, 'a URL'), ['http', 'https']),
+  )
+}
+
+function readUrl(string: string, schemes: readonly string[]): string {
+  if (string !== string.trim()) throw new FieldFault('must not begin or end with a space.')
+  const parsed = URL.canParse(string) ? new URL(string) : undefined
+  if (parsed === undefined || !schemes.includes(parsed.protocol.slice(0, -1))) {
+    throw new FieldFault(`must be an ${schemes.join(' or ')} URL.`)
+  }
+  if (parsed.username !== '' || parsed.password !== '') throw new FieldFault('must not hold a user name or password.')
+  if (string.includes('#')) throw new FieldFault('must not hold a fragment.')
+  return string
+}
+
+/** Where the backend is: an http, https or h2c URL, or `unix:` and the absolute path of a socket. */
+export function upstreamUrl(description: string) {
+  const plain = { type: 'string', pattern: '^((http|https|h2c)://|unix:/)' }
+  return field({ text: description, kind: 'URL', json: plain }, (value) => {
     const string = readString(value, 'a URL')
-    const scheme = /^(unix|h2c):/.exec(string)?.[1]
-    if (scheme !== undefined) throw new FieldFault(`begins with "${scheme}:", which is not supported yet; use http.`)
-    if (string !== string.trim()) throw new FieldFault('must not begin or end with a space.')
-    const parsed = URL.canParse(string) ? new URL(string) : undefined
-    if (parsed === undefined || !/^https?:$/.test(parsed.protocol))
-      throw new FieldFault('must be an http or https URL.')
-    if (parsed.username !== '' || parsed.password !== '') throw new FieldFault('must not hold a user name or password.')
-    if (string.includes('#')) throw new FieldFault('must not hold a fragment.')
-    return string
+    if (/^unix:\/[^/]/.test(string)) return string
+    return readUrl(string, ['http', 'https', 'h2c'])
   })
 }
 

@@ -1,8 +1,12 @@
 import { hash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { createSecureContext } from 'node:tls'
 import { ConfigError, type Problem } from '../errors.ts'
+import type { Fault } from './check.ts'
+import type { Path } from './document.ts'
 import type { Environment } from './env.ts'
 import type { LoadedConfig } from './load.ts'
+import type { Config } from './schema.ts'
 import { readSecret } from './secrets.ts'
 
 /**
@@ -39,7 +43,7 @@ function digestFile(file: string): string {
  * @throws ConfigError with every one that cannot be used, at the place of the setting that names it
  */
 export function checkFiles({ config, locate }: LoadedConfig, env: Environment): void {
-  const problems: Problem[] = []
+  const problems: Problem[] = checkCertificates(config).map(locate)
   config.issuers.forEach(({ jwks_file: file }, i) => {
     const reason = file === undefined ? undefined : whyUnreadable(file)
     const problem = `names a file that cannot be read: ${file} (${reason}).`
@@ -55,6 +59,32 @@ export function checkFiles({ config, locate }: LoadedConfig, env: Environment): 
     }
   }
   if (problems.length > 0) throw new ConfigError(problems)
+}
+
+/** Certificates with their keys, and authorities: what cannot make up a TLS context would fail every connection. */
+function checkCertificates({ listen: { tls }, upstream }: Config): Fault[] {
+  return [
+    ...(tls === undefined ? [] : checkContext(['listen', 'tls'], tls, tls.client_ca_file)),
+    ...checkContext(['upstream'], upstream, upstream.ca_file),
+  ]
+}
+
+interface Pair {
+  readonly certificate_file?: string | undefined
+  readonly key_file?: string | undefined
+}
+
+function checkContext(path: Path, { certificate_file: cert, key_file: key }: Pair, ca: string | undefined): Fault[] {
+  const read = (file: string | undefined) => (file === undefined ? undefined : readFileSync(file, 'utf8'))
+  try {
+    createSecureContext({ cert: read(cert), key: read(key), ca: read(ca) })
+    return []
+  } catch (error) {
+    const { code = 'unknown', path: file } = error as NodeJS.ErrnoException
+    const problem =
+      file === undefined ? `these files make up no TLS context (${code}).` : `${file} cannot be read (${code}).`
+    return [{ path, problem }]
+  }
 }
 
 function whyUnreadable(file: string): string | undefined {

@@ -5,7 +5,13 @@ import type { Config } from './schema.ts'
 /** Settings of `listen` that are not about the sockets themselves. */
 const LIVE_LISTEN = ['trusted_proxies', 'insecure_helper_address']
 /** Limits that a listening socket was opened with. */
-const FIXED_LIMITS = ['header_bytes', 'headers_timeout', 'keep_alive_timeout'] as const
+const FIXED_LIMITS = [
+  'header_bytes',
+  'headers_timeout',
+  'keep_alive_timeout',
+  'connections',
+  'concurrent_streams',
+] as const
 
 /** The settings that differ and cannot change while the process runs. */
 export function fixedFaults(before: Config, after: Config): Fault[] {

@@ -97,9 +97,13 @@ function pathText(path: Path): string {
 /** Fills in what depends on other settings, and makes paths absolute. */
 function complete(parsed: Partial<ParsedConfig>, file: string | undefined): Partial<Config> {
   const base = file === undefined ? '.' : dirname(file)
-  const { issuers, identity, helper, ...rest } = parsed
+  const { issuers, identity, helper, upstream, listen, ...rest } = parsed
   return {
     ...rest,
+    ...(upstream && { upstream: withAbsolute(upstream, ['ca_file', 'certificate_file', 'key_file'], base) }),
+    ...(listen && {
+      listen: listen.tls === undefined ? listen : { ...listen, tls: withAbsolute(listen.tls, LISTEN_FILES, base) },
+    }),
     ...(issuers && { issuers: issuers.map((issuer) => completeIssuer(issuer, base)) }),
     ...(identity && {
       identity: {
@@ -116,6 +120,14 @@ function complete(parsed: Partial<ParsedConfig>, file: string | undefined): Part
       },
     }),
   }
+}
+
+const LISTEN_FILES = ['certificate_file', 'key_file', 'client_ca_file'] as const
+
+/** The group with those of its settings that name files resolved against a folder. */
+function withAbsolute<T extends object>(group: T, keys: readonly (keyof T)[], base: string): T {
+  const files = keys.flatMap((key) => (group[key] === undefined ? [] : [[key, resolve(base, String(group[key]))]]))
+  return { ...group, ...(Object.fromEntries(files) as Partial<T>) }
 }
 
 function completeIssuer(issuer: ParsedConfig['issuers'][number], base: string): Config['issuers'][number] {

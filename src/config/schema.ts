@@ -1,23 +1,9 @@
 /** The one description of the configuration file: shape, units, defaults and text. Types, checks and papers come from it. */
 import * as v from 'valibot'
-import {
-  address,
-  claimPath,
-  count,
-  duration,
-  flag,
-  list,
-  oneOf,
-  pattern,
-  scalar,
-  secret,
-  section,
-  size,
-  text,
-  url,
-} from './fields.ts'
+import { claimPath, duration, flag, list, oneOf, pattern, scalar, secret, section, size, text, url } from './fields.ts'
 import { claimSettings } from './claim-settings.ts'
 import { keySettings } from './key-settings.ts'
+import { limits, listen, upstream } from './transport-settings.ts'
 
 const ALGORITHMS = [
   ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const),
@@ -76,36 +62,6 @@ const issuer = section('An authorization server whose access tokens are accepted
   ...keySettings,
   insecure_http: v.optional(
     flag('Allow addresses of this issuer without TLS beyond this machine. Whoever is in between can replace the keys.'),
-    false,
-  ),
-})
-
-const upstream = section('The backend. May be written as the URL alone.', {
-  url: url('Origin of the backend, such as http://127.0.0.1:3000. Write 127.0.0.1, not localhost.'),
-  connect_timeout: v.optional(duration('Time to connect; then 504.', '50ms', '60s'), '3s'),
-  response_timeout: v.optional(duration('Time until the response header; then 504.', '1s', '1h'), '60s'),
-  idle_timeout: v.optional(
-    duration('Longest silence within a response body; then the response is cut. 0s for no limit.', '0s', '24h'),
-    '15m',
-  ),
-  connections: v.optional(count('Most connections to the backend. Further requests wait for one.', 1, 10_000), 256),
-})
-
-const listen = section('The addresses to listen on. Port 0 picks any free one.', {
-  proxy: v.optional(address('Traffic.'), '0.0.0.0:8080'),
-  ops: v.optional(address('Probes (/livez, /readyz, /startupz) and /metrics.'), '0.0.0.0:9090'),
-  helper: v.optional(address('The token helper. Not opened unless a client is configured.'), '127.0.0.1:8181'),
-  trusted_proxies: v.optional(
-    list(
-      'Peers whose X-Forwarded-* header fields are continued rather than replaced.',
-      text('Address or CIDR range.', 60),
-    ),
-    [],
-  ),
-  insecure_helper_address: v.optional(
-    flag(
-      'Allow the helper on an address beyond loopback. Whoever reaches it can spend grants as the configured clients.',
-    ),
     false,
   ),
 })
@@ -231,25 +187,6 @@ const target = section('Exceptions from the strict reading of request targets.',
         'slashes or decode twice.',
     ),
     false,
-  ),
-})
-
-const limits = section('Limits on what callers may send.', {
-  token_bytes: v.optional(size('Largest access token; then 401.', '1KiB', '64KiB'), '16KiB'),
-  header_bytes: v.optional(size('Largest request header; then 431.', '4KiB', '256KiB'), '32KiB'),
-  target_bytes: v.optional(size('Longest request target; then 400.', '256B', '64KiB'), '8KiB'),
-  headers_timeout: v.optional(duration('Time to send the request header; then 408.', '1s', '5m'), '15s'),
-  keep_alive_timeout: v.optional(
-    duration('How long an idle connection is kept. Longer than the load balancer keeps its own.', '1s', '1h'),
-    '75s',
-  ),
-  token_cache_entries: v.optional(
-    count('How many verified tokens are remembered, the least recently used going first; 0 for none.', 0, 1_000_000),
-    10_000,
-  ),
-  token_cache_bytes: v.optional(
-    size('Memory for verified tokens, reckoned generously; a common one takes 2 to 3 KiB.', '1MiB', '4096MiB'),
-    '32MiB',
   ),
 })
 

@@ -3,11 +3,11 @@ import type { Config } from './schema.ts'
 
 /** What works but deserves a second look: every `insecure_` setting in use, and an upstream that others can reach. */
 export function configWarnings(config: Config): string[] {
-  const { hostname } = new URL(config.upstream.url)
+  const { hostname, protocol } = new URL(config.upstream.url)
   const warnings = findInsecure(config, '')
   if (hostname === 'localhost') {
     warnings.push('upstream is "localhost", which may mean ::1 first: write 127.0.0.1.')
-  } else if (!isLoopback(hostname)) {
+  } else if (protocol !== 'unix:' && !isLoopback(hostname)) {
     warnings.push('upstream is not loopback: whoever reaches it directly gets around bearward.')
   }
   return warnings

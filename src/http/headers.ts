@@ -194,6 +194,33 @@ export function keepResponseFields(fields: FieldList): string[] {
   return named === undefined ? kept : withoutNamed(kept, named)
 }
 
+/**
+ * The trailer fields of a request that may travel on: what no header field of its could be removed by, and nothing by which
+ * a message is framed, routed or authenticated (RFC 9110 §6.5.1), since some backends make header fields of them.
+ *
+ * @param filter - the one through which the header fields passed
+ */
+export function keepRequestTrailers(trailers: FieldList, filter: RequestFieldFilter): string[] {
+  const kept: string[] = []
+  const passed = filter(trailers, false)
+  for (let i = 0; i < passed.length; i += 2) {
+    const name = passed[i] as string
+    if (!isEssential(canonicalName(name))) kept.push(name, passed[i + 1] as string)
+  }
+  return kept
+}
+
+/** The trailer fields of a response that travel back to the caller. */
+export function keepResponseTrailers(trailers: FieldList): [string, string][] {
+  const kept: [string, string][] = []
+  const passed = keepResponseFields(trailers)
+  for (let i = 0; i < passed.length; i += 2) {
+    const name = passed[i] as string
+    if (!isEssential(name.toLowerCase())) kept.push([name, passed[i + 1] as string])
+  }
+  return kept
+}
+
 const classifyOfResponse = memoize((name): FieldKind => {
   const lower = name.toLowerCase()
   if (lower === 'connection') return 'connection'

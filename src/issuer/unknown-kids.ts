@@ -6,7 +6,7 @@ export interface UnknownKids {
 
 /** A key that its issuer publishes after it signs with it is missed for no longer than this, in milliseconds. */
 const TTL_MS = 30_000
-/** With the longest `kid` that is looked at, a quarter of a MiB. */
+/** With the longest `kid`s that are looked at, half a MiB. */
 const MAX_KIDS = 1_000
 
 /** Creates the memory: 1,000 `kid`s for 30 seconds, the oldest going first. */

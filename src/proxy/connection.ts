@@ -1,16 +1,21 @@
-import type { IncomingMessage } from 'node:http'
-import { connect, type Socket } from 'node:net'
-import { UpstreamError, type CodedError, type UpstreamCode } from '../errors.ts'
+import type { Socket } from 'node:net'
+import { refusal, UpstreamError, type CodedError, type Refusal, type UpstreamCode } from '../errors.ts'
 import { ResponseFault } from '../http/response-head.ts'
+import type { CallerRequest } from '../server/caller.ts'
+import type { Dial } from './dial.ts'
 import { ResponseReader, type ResponseSink } from './response-reader.ts'
 
 /** One request for the upstream, and who takes its response. */
 export interface UpstreamRequest extends ResponseSink {
   readonly method: string
-  /** Request line and header fields with the empty line, one character per byte. */
+  /** For HTTP/1.1: request line and header fields with the empty line, one character per byte. */
   readonly head: string
+  /** For HTTP/2: all header fields, flat. */
+  readonly http2Head: string[]
   /** The caller's request when it has a body to be sent on. */
-  readonly body: IncomingMessage | undefined
+  readonly body: CallerRequest | undefined
+  /** The trailer fields of the body that may travel on, flat; complete once it has ended. */
+  readonly trailers: string[]
   /** Whether the body is sent in chunks rather than as the Content-Length in `head` says. */
   readonly chunked: boolean
   /** The caller left, and the answer is not wanted any more. */
@@ -18,20 +23,29 @@ export interface UpstreamRequest extends ResponseSink {
   /** Whether the caller cannot take more of the response for now. Whoever clears it calls `resume()`. */
   readonly blocked: boolean
   /** Where it was sent. */
-  connection: Connection | undefined
+  connection: Carriage | undefined
   /** Called once when there is no complete response. */
   onFailure(error: CodedError): void
 }
 
+/** A request under way to the upstream. */
+export interface Carriage {
+  /** Gives it up; nothing of its response is wanted any more. */
+  cancel(): void
+  /** The caller can take more of the response. */
+  resume(): void
+}
+
 export interface ConnectionOptions {
-  readonly host: string
-  readonly port: number
+  readonly dial: Dial
   /** All in milliseconds. */
   readonly connectTimeoutMs: number
   /** From the last byte of the request to the head of the response. */
   readonly responseTimeoutMs: number
-  /** Longest silence within a body; 0 for none. */
+  /** Longest silence within a body of a response; 0 for none. */
   readonly idleTimeoutMs: number
+  /** Longest silence of a caller within the body of its request. */
+  readonly bodyTimeoutMs: number
 }
 
 /** What the pool is told by its connections. */
@@ -46,11 +60,11 @@ export interface ConnectionOwner {
 /** Shared by all connections: what is read into it is used up before the next read. */
 const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024)
 /** Methods that may be sent again when nothing came back (RFC 9110 §9.2.2). */
-const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
+export const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
 const CRLF = '\r\n'
 
 /** One connection to the upstream: carries one request at a time. */
-export class Connection {
+export class Connection implements Carriage {
   readonly #socket: Socket
   readonly #options: ConnectionOptions
   readonly #owner: ConnectionOwner
@@ -60,6 +74,8 @@ export class Connection {
   #connected = false
   #sent = 0
   #uploading = false
+  /** While a body is sent: whether its next part is the upstream's to take, or the caller's to send. */
+  #awaitsCaller = false
   #closed = false
   /** When the request under way has waited too long, by `performance.now()`. */
   #deadlineMs = Infinity
@@ -71,22 +87,17 @@ export class Connection {
   constructor(options: ConnectionOptions, owner: ConnectionOwner) {
     this.#options = options
     this.#owner = owner
-    const { host, port } = options
-    const socket = connect({
-      host,
-      port,
-      noDelay: true,
-      onread: { buffer: READ_BUFFER, callback: (bytes) => this.#read(bytes) },
-    })
+    const { dial } = options
+    const socket = dial.open({ buffer: READ_BUFFER, callback: (bytes) => this.#read(bytes) })
     this.#socket = socket
     this.#connectTimer = setTimeout(() => this.#fail('upstream_timeout', 'connect'), options.connectTimeoutMs)
-    socket.once('connect', () => {
+    socket.once(dial.ready, () => {
       this.#connected = true
       clearTimeout(this.#connectTimer)
     })
     socket.on('drain', () => this.#resumeUpload())
     socket.on('end', () => this.#end())
-    socket.on('error', (error: NodeJS.ErrnoException) => this.#fail(toCode(error), error.code ?? error.name))
+    socket.on('error', (error: NodeJS.ErrnoException) => this.#fail(toFailureCode(error), error.code ?? error.name))
     socket.on('close', () => this.#fail('upstream_reset', 'closed'))
   }
 
@@ -120,6 +131,7 @@ export class Connection {
   /** Ends the request under way if it has waited too long. */
   checkDeadline(nowMs: number): void {
     if (nowMs < this.#deadlineMs || this.#request?.blocked === true) return
+    if (this.#awaitsCaller) return this.#abandon(refusal('request_timeout', { reason: 'body' }))
     this.#fail('upstream_timeout', this.#reader.begun ? 'idle' : 'response')
   }
 
@@ -142,7 +154,9 @@ export class Connection {
 
   #touch(): void {
     const { idleTimeoutMs } = this.#options
-    if (this.#reader.begun) this.#deadlineMs = idleTimeoutMs === 0 ? Infinity : performance.now() + idleTimeoutMs
+    if (!this.#reader.begun) return
+    this.#awaitsCaller = false
+    this.#deadlineMs = idleTimeoutMs === 0 ? Infinity : performance.now() + idleTimeoutMs
   }
 
   #end(): void {
@@ -158,23 +172,32 @@ export class Connection {
     this.#owner.onIdle(this)
   }
 
-  #upload(body: IncomingMessage, chunked: boolean): void {
+  #awaitCaller(): void {
+    // Once the response comes, its own silence counts.
+    if (this.#reader.begun) return
+    this.#awaitsCaller = true
+    this.#deadlineMs = performance.now() + this.#options.bodyTimeoutMs
+  }
+
+  #upload(body: CallerRequest, chunked: boolean): void {
     this.#uploading = true
-    this.#deadlineMs = Infinity
+    this.#awaitCaller()
     body.on('error', ignore)
     body.on('data', (chunk: Buffer) => {
       if (this.#request?.body !== body) return
       if (chunked) this.#socket.write(chunk.length.toString(16) + CRLF, 'latin1')
       const more = this.#socket.write(chunk)
       if (chunked) this.#socket.write(CRLF, 'latin1')
-      if (more) return
+      if (more) return this.#awaitCaller()
       // From here on it is the upstream that is slow.
+      this.#awaitsCaller = false
       this.#deadlineMs = performance.now() + this.#options.responseTimeoutMs
       body.pause()
     })
     body.on('end', () => {
       if (this.#request?.body !== body) return
       this.#uploading = false
+      this.#awaitsCaller = false
       if (chunked) this.#socket.write('0\r\n\r\n', 'latin1')
       if (!this.#reader.begun) this.#deadlineMs = performance.now() + this.#options.responseTimeoutMs
     })
@@ -182,7 +205,7 @@ export class Connection {
 
   #resumeUpload(): void {
     if (!this.#uploading) return
-    this.#deadlineMs = Infinity
+    this.#awaitCaller()
     this.#request?.body?.resume()
   }
 
@@ -196,10 +219,18 @@ export class Connection {
     else request.onFailure(new UpstreamError(this.#connected ? code : toConnectCode(code), { cause }))
   }
 
+  /** The caller is at fault: the request ends, and the connection in the middle of it. */
+  #abandon(fault: Refusal): void {
+    const request = this.#detach()
+    this.#destroy()
+    request?.onFailure(fault)
+  }
+
   #detach(): UpstreamRequest | undefined {
     const request = this.#request
     this.#request = undefined
     this.#deadlineMs = Infinity
+    this.#awaitsCaller = false
     if (request !== undefined) request.connection = undefined
     // What is left of a body that nobody wants: it is read, or the caller's connection could not serve another request.
     if (this.#uploading) request?.body?.resume()
@@ -227,7 +258,8 @@ function toConnectCode(code: UpstreamCode): UpstreamCode {
   return code === 'upstream_reset' ? 'upstream_unreachable' : code
 }
 
-function toCode({ code }: NodeJS.ErrnoException): UpstreamCode {
+/** What an error of a connection means. */
+export function toFailureCode({ code }: NodeJS.ErrnoException): UpstreamCode {
   if (code === 'ETIMEDOUT') return 'upstream_timeout'
   return code === 'ECONNRESET' || code === 'EPIPE' ? 'upstream_reset' : 'upstream_unreachable'
 }

@@ -1,11 +1,19 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { CodedError } from '../errors.ts'
 import type { Permit } from '../gate/permit.ts'
-import { addForwardedFields } from '../http/forwarded.ts'
-import { findField, keepResponseFields, type RequestFieldFilter } from '../http/headers.ts'
-import type { ResponseHead } from '../http/response-head.ts'
-import type { Connection, UpstreamRequest } from './connection.ts'
+import { readGrpcType, toGrpcStatus } from '../http/grpc.ts'
+import {
+  findField,
+  keepRequestTrailers,
+  keepResponseFields,
+  keepResponseTrailers,
+  type FieldList,
+  type RequestFieldFilter,
+} from '../http/headers.ts'
+import type { CallerRequest, CallerResponse } from '../server/caller.ts'
+import type { Carriage, UpstreamRequest } from './connection.ts'
 import type { Exchange } from './exchange.ts'
+import { acceptsTrailers, isChunked, toHttp1Head, toHttp2Head } from './request-head.ts'
+import type { Head } from './response-reader.ts'
 import type { Upstream } from './upstream.ts'
 
 /**
@@ -21,32 +29,14 @@ type FailureHandler = (exchange: Exchange, error: CodedError) => void
 /** Creates the one function that talks to the upstream. */
 export function createForward(upstream: Upstream, filter: RequestFieldFilter): Forward {
   return (permit, exchange, onFailure) => {
-    const carrier = new Carrier(toHead(permit, exchange, filter), exchange, onFailure)
+    const carrier = new Carrier(permit, exchange, filter, onFailure)
     exchange.carrier = carrier
     if (exchange.expectsContinue && carrier.body !== undefined) exchange.response.writeContinue()
     upstream.dispatch(carrier)
   }
 }
 
-/** The head of the request to the upstream: what may travel on, then what only this server sets. */
-function toHead(permit: Permit, { request, requestId, peer }: Exchange, filter: RequestFieldFilter): string {
-  const { rawHeaders } = request
-  const fields = filter(rawHeaders, peer.trusted)
-  addForwardedFields(fields, rawHeaders, peer)
-  // The bytes decided on are the bytes forwarded.
-  let head = `${request.method as string} ${request.url as string} HTTP/1.1\r\n`
-  for (let i = 0; i < fields.length; i += 2) head += `${fields[i] as string}: ${fields[i + 1] as string}\r\n`
-  const { identity } = permit
-  for (let i = 0; i < identity.length; i += 2) head += `${identity[i] as string}: ${identity[i + 1] as string}\r\n`
-  if (isChunked(request)) head += 'transfer-encoding: chunked\r\n'
-  return `${head}x-request-id: ${requestId}\r\nconnection: keep-alive\r\n\r\n`
-}
-
-function isChunked({ rawHeaders }: IncomingMessage): boolean {
-  return findField(rawHeaders, 'transfer-encoding').count > 0
-}
-
-function hasBody(request: IncomingMessage): boolean {
+function hasBody(request: CallerRequest): boolean {
   return isChunked(request) || (findField(request.rawHeaders, 'content-length').value ?? '0') !== '0'
 }
 
@@ -55,26 +45,41 @@ const SMALL_BODY_BYTES = 16 * 1024
 
 /** One request to the upstream, and the way of its response back to the caller. */
 class Carrier implements UpstreamRequest {
-  readonly head: string
   readonly method: string
-  readonly body: IncomingMessage | undefined
+  readonly body: CallerRequest | undefined
   readonly chunked: boolean
-  connection: Connection | undefined = undefined
+  connection: Carriage | undefined = undefined
   cancelled = false
   blocked = false
+  readonly #permit: Permit
   readonly #exchange: Exchange
-  readonly #response: ServerResponse
+  readonly #filter: RequestFieldFilter
+  readonly #response: CallerResponse
   readonly #onFailure: FailureHandler
 
-  constructor(head: string, exchange: Exchange, onFailure: FailureHandler) {
+  constructor(permit: Permit, exchange: Exchange, filter: RequestFieldFilter, onFailure: FailureHandler) {
     const { request } = exchange
-    this.head = head
     this.method = request.method as string
     this.chunked = isChunked(request)
     this.body = hasBody(request) ? request : undefined
+    this.#permit = permit
     this.#exchange = exchange
+    this.#filter = filter
     this.#response = exchange.response
     this.#onFailure = onFailure
+  }
+
+  get head(): string {
+    return toHttp1Head(this.#permit, this.#exchange, this.#filter)
+  }
+
+  get http2Head(): string[] {
+    return toHttp2Head(this.#permit, this.#exchange, this.#filter)
+  }
+
+  get trailers(): string[] {
+    const { rawTrailers } = this.#exchange.request
+    return rawTrailers.length === 0 ? [] : keepRequestTrailers(rawTrailers, this.#filter)
   }
 
   /** The caller is gone: the upstream need not go on. */
@@ -83,10 +88,11 @@ class Carrier implements UpstreamRequest {
     this.connection?.cancel()
   }
 
-  onHead({ status, fields }: ResponseHead, followed: boolean): void {
+  onHead({ status, fields }: Head, followed: boolean): void {
     this.#response.writeHead(status, keepResponseFields(fields))
     // A body that came with the head leaves in one piece with it; a head that came alone must not wait.
-    if (!followed) this.#response.flushHeaders()
+    // Not by flushHeaders(), which writes every character above ASCII as two bytes.
+    if (!followed) this.#response.write('', 'latin1')
   }
 
   onData(chunk: Buffer, last: boolean): void {
@@ -104,12 +110,30 @@ class Carrier implements UpstreamRequest {
     }
   }
 
-  onEnd(): void {
+  onEnd(trailers?: FieldList): void {
+    if (trailers !== undefined && this.#takesTrailers()) this.#response.addTrailers(keepResponseTrailers(trailers))
     this.#response.end()
   }
 
   onFailure(error: CodedError): void {
-    if (this.#response.headersSent) this.#response.destroy()
+    if (this.#response.headersSent) this.#cut(error)
     this.#onFailure(this.#exchange, error)
+  }
+
+  /** HTTP/2 always has room for trailers; whoever speaks HTTP/1.1 must have asked for them (RFC 9110 §6.5.1). */
+  #takesTrailers(): boolean {
+    const { request } = this.#exchange
+    return request.httpVersionMajor === 2 || acceptsTrailers(request.rawHeaders)
+  }
+
+  /** The head has left, so only the end can tell that the rest is missing: a call of gRPC has a status there. */
+  #cut({ code }: CodedError): void {
+    const { request, requestId } = this.#exchange
+    const response = this.#response
+    if (request.httpVersionMajor !== 2 || code === 'caller_gone' || readGrpcType(request.rawHeaders) === undefined) {
+      return void response.destroy()
+    }
+    response.addTrailers(toGrpcStatus(code, requestId))
+    response.end()
   }
 }

@@ -1,12 +1,12 @@
-import type { IncomingMessage } from 'node:http'
-import { CodedError, refusal } from '../errors.ts'
+import { CODES, CodedError, refusal, unavailable, type Refusal } from '../errors.ts'
 import { scopesOf } from '../gate/authorize.ts'
 import type { Gate } from '../gate/gate.ts'
 import type { Permit } from '../gate/permit.ts'
 import { plainAddress, type Peer } from '../http/forwarded.ts'
+import { readGrpcType, toGrpcResponse } from '../http/grpc.ts'
 import { findField } from '../http/headers.ts'
 import { toProblemResponse } from '../http/problem.ts'
-import type { RequestHandler } from '../server/listener.ts'
+import type { CallerHandler, CallerRequest } from '../server/caller.ts'
 import type { OutcomeRecorder } from '../telemetry/outcome.ts'
 import { Exchange } from './exchange.ts'
 import type { Forward } from './forward.ts'
@@ -21,26 +21,35 @@ export interface ProxyHandlerOptions {
   readonly newRequestId: () => string
   /** Called with +1 and -1 as requests come and go. */
   readonly onInFlight: (change: 1 | -1) => void
+  /** Most requests at a time. */
+  readonly maxInFlight: number
+  /** Most header fields of a request. */
+  readonly maxFields: number
 }
 
 /** Creates the door through which traffic comes: gate, then forward, one place for errors, one outcome per request. */
-export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler {
+export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler {
   const { gate, forward } = options
+  let inFlight = 0
   const toPeer = createPeers(options.isTrustedPeer)
 
-  return (request, response, expectsContinue) => {
+  return (request, response, expectsContinue, fault) => {
     const requestId = readRequestId(request, options.newRequestId)
     const exchange = new Exchange({ request, response, requestId, peer: toPeer(request), expectsContinue })
+    inFlight += 1
     options.onInFlight(1)
     response.on('error', ignore)
     response.on('close', () => finish(exchange))
-    decide(exchange)
+    decide(exchange, fault)
   }
 
-  function decide(exchange: Exchange): void {
+  function decide(exchange: Exchange, fault: Refusal | undefined): void {
     const { request } = exchange
     try {
+      if (fault !== undefined) throw fault
+      if (inFlight > options.maxInFlight) throw unavailable('overloaded', { requests_in_flight: inFlight })
       checkSupported(request, exchange.expectsContinue)
+      if (request.rawHeaders.length > options.maxFields * 2) throw refusal('header_too_large', { reason: 'fields' })
       const { method, url, rawHeaders: fields } = request
       const permit = gate({ method: method as string, target: url as string, fields }, exchange)
       if (permit instanceof Promise) {
@@ -61,7 +70,7 @@ export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler
 
   /** The single catch: an error becomes a code, and the code a response if there is still somebody to send it to. */
   function fail(exchange: Exchange, error: unknown): void {
-    const { response, rule } = exchange
+    const { request, response, rule } = exchange
     exchange.decidedMs ??= performance.now()
     if (error instanceof CodedError) {
       exchange.code = error.code
@@ -71,13 +80,21 @@ export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler
       options.onUnexpected(error, exchange.requestId)
     }
     if (response.headersSent || response.destroyed) return
-    const answer = toProblemResponse(exchange.code, exchange.requestId, rule && scopesOf(rule))
+    exchange.refusedAs = CODES[exchange.code].status
+    const grpcType = readGrpcType(request.rawHeaders)
+    const answer =
+      grpcType === undefined
+        ? toProblemResponse(exchange.code, exchange.requestId, rule && scopesOf(rule))
+        : toGrpcResponse(exchange.code, exchange.requestId, grpcType)
+    // What is left of a request that came too slowly would come as slowly.
+    if (exchange.code === 'request_timeout') response.shouldKeepAlive = false
     response.writeHead(answer.status, answer.headers)
     response.end(answer.body)
   }
 
   function finish(exchange: Exchange): void {
     const { request, response, rule, token, startedMs, decidedMs } = exchange
+    inFlight -= 1
     options.onInFlight(-1)
     const endedMs = performance.now()
     const complete = response.writableFinished
@@ -104,9 +121,10 @@ export function createProxyHandler(options: ProxyHandlerOptions): RequestHandler
 }
 
 /** The status the caller got, or 499 when it left without one or before the upstream was through. */
-function statusSent({ response, code }: Exchange): number {
+function statusSent({ response, code, refusedAs }: Exchange): number {
   const sent = response.writableFinished || (response.headersSent && code !== 'caller_gone')
-  return sent ? response.statusCode : 499
+  if (!sent) return 499
+  return refusedAs === 0 ? response.statusCode : refusedAs
 }
 
 /** The path of a target without its query, which may hold secrets. */
@@ -119,7 +137,7 @@ function pathOf(target: string): string {
 function ignore(): void {}
 
 /** Refuses what this version cannot carry, before anybody else has to think about it. */
-function checkSupported({ method, rawHeaders }: IncomingMessage, expectsContinue: boolean): void {
+function checkSupported({ method, rawHeaders }: CallerRequest, expectsContinue: boolean): void {
   // A TRACE would show the caller what we add to its request.
   if (method === 'TRACE') throw refusal('method_not_supported', { method })
   if (findField(rawHeaders, 'upgrade').count > 0) throw refusal('upgrade_not_supported')
@@ -134,7 +152,7 @@ function checkSupported({ method, rawHeaders }: IncomingMessage, expectsContinue
 const LEGAL_REQUEST_ID = /^[\w.:-]{1,128}$/
 
 /** The caller's `X-Request-Id` when it is harmless, so that one id runs through all logs; otherwise a new one. */
-function readRequestId({ rawHeaders }: IncomingMessage, newRequestId: () => string): string {
+function readRequestId({ rawHeaders }: CallerRequest, newRequestId: () => string): string {
   const { count, value } = findField(rawHeaders, 'x-request-id')
   return count === 1 && value !== undefined && LEGAL_REQUEST_ID.test(value) ? value : newRequestId()
 }
@@ -142,12 +160,16 @@ function readRequestId({ rawHeaders }: IncomingMessage, newRequestId: () => stri
 const PEER = Symbol('peer')
 
 /** The TCP neighbour, looked up once per connection. */
-function createPeers(isTrusted: (address: string) => boolean): (request: IncomingMessage) => Peer {
+function createPeers(isTrusted: (address: string) => boolean): (request: CallerRequest) => Peer {
   return (request) => {
-    const socket: IncomingMessage['socket'] & { [PEER]?: Peer } = request.socket
+    const socket: CallerRequest['socket'] & { [PEER]?: Peer } = request.socket
     if (socket[PEER] === undefined) {
       const address = plainAddress(socket.remoteAddress ?? '')
-      socket[PEER] = { address, trusted: address !== '' && isTrusted(address), scheme: 'http' }
+      socket[PEER] = {
+        address,
+        trusted: address !== '' && isTrusted(address),
+        scheme: 'encrypted' in socket ? 'https' : 'http',
+      }
     }
     return socket[PEER]
   }

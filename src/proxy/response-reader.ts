@@ -1,13 +1,16 @@
 import { readResponseHead, ResponseFault, type ResponseHead } from '../http/response-head.ts'
 
+/** What a caller is told of the head of a response. */
+export type Head = Pick<ResponseHead, 'status' | 'fields'>
+
 /** What becomes of a response as it is read. Chunks are valid during the call only. */
 export interface ResponseSink {
   /** The head. `followed`: more of the response came with it, and a call of `onData` or `onEnd` follows at once. */
-  onHead(head: ResponseHead, followed: boolean): void
+  onHead(head: Head, followed: boolean): void
   /** A part of the body. `last`: it is the last one, and no `onEnd` follows. */
   onData(chunk: Buffer, last: boolean): void
-  /** The end of a body whose last part was not known to be it. */
-  onEnd(): void
+  /** The end of a body whose last part was not known to be it, with the trailer fields as received, if any. */
+  onEnd(trailers?: readonly string[]): void
 }
 
 /** Longest head, and longest line between chunks, in bytes. */

@@ -1,8 +1,14 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { Server as TlsServer } from 'node:tls'
 import type { RefusalCode } from '../errors.ts'
 import { toProblemResponse } from '../http/problem.ts'
+import type { CallerHandler } from './caller.ts'
+import { createHttp2Connections, type Http2Connections } from './http2.ts'
+import { divertHttp2, type Undecided } from './preface.ts'
+import type { TlsSource } from './tls.ts'
 
 export interface ListenAddress {
   readonly host: string
@@ -17,6 +23,8 @@ export interface ListenerLimits {
   readonly headersTimeoutMs: number
   /** How long an idle connection is kept, in milliseconds. */
   readonly keepAliveTimeoutMs: number
+  /** Most connections; further ones are closed at once. */
+  readonly connections: number
 }
 
 /** Handles one request. `expectsContinue`: the caller waits for `100 Continue` before it sends its body. */
@@ -29,9 +37,21 @@ export interface ListenerOptions {
   /** A request that never reached the handler: its header could not be parsed, or it was a CONNECT. */
   readonly onUnreadable: (code: RefusalCode, reason: string, peer: string, requestId: string) => void
   readonly newRequestId: () => string
+  /** A connection past the limit was closed unanswered. */
+  readonly onDropped: () => void
+  /** A caller did not get through the TLS handshake. */
+  readonly onHandshakeFailed: (reason: string, peer: string) => void
+  /** Speaks TLS; absent for connections in the clear. */
+  readonly tls?: TlsSource | undefined
+  /** Serves HTTP/2, too; absent for HTTP/1.1 alone. */
+  readonly http2?: {
+    readonly handle: CallerHandler
+    /** Most requests at a time on one connection. */
+    readonly concurrentStreams: number
+  }
 }
 
-/** One listening socket for HTTP/1.1. */
+/** One listening socket. */
 export interface Listener {
   /** Binds; resolves to the port. Rejects with Node's error when that fails. */
   start(): Promise<number>
@@ -53,6 +73,8 @@ type Connection = Socket & { [CURRENT]?: ServerResponse }
 /** How often timeouts are looked after and idle connections swept, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000
 const SWEEP_INTERVAL_MS = 50
+/** How long a peer may take to close a connection after its refusal, in milliseconds. */
+const LINGER_MS = 1_000
 
 /** Creates a listener. Every limit is explicit; what Node would answer by itself is answered, logged and counted here. */
 export function createListener(options: ListenerOptions): Listener {
@@ -76,6 +98,7 @@ export function createListener(options: ListenerOptions): Listener {
     for (const connection of connections) {
       if (connection[CURRENT] === undefined && connection.bytesRead === 0) connection.destroy()
     }
+    http2?.sweep()
   }
 
   const refuse = (socket: Duplex, code: RefusalCode, reason: string) => {
@@ -83,10 +106,14 @@ export function createListener(options: ListenerOptions): Listener {
     const requestId = options.newRequestId()
     options.onUnreadable(code, reason, (socket as Socket).remoteAddress ?? '', requestId)
     if (!socket.writable || (busy !== undefined && !busy.writableFinished)) socket.destroy()
-    else socket.end(toRawResponse(code, requestId))
+    else {
+      socket.end(toRawResponse(code, requestId))
+      linger(socket)
+    }
   }
 
-  const server = createServer(
+  const server = createHttp1Server(
+    options.tls,
     {
       maxHeaderSize: limits.headerBytes,
       headersTimeout: limits.headersTimeoutMs,
@@ -101,10 +128,12 @@ export function createListener(options: ListenerOptions): Listener {
     },
     (request, response) => accept(request, response, false),
   )
-  server.on('connection', (socket: Connection) => {
+  server.on(options.tls === undefined ? 'connection' : 'secureConnection', (socket: Connection) => {
     connections.add(socket)
     socket.on('close', () => connections.delete(socket))
   })
+  server.maxConnections = limits.connections
+  server.on('drop', options.onDropped)
   // Fields past a maximum would vanish unseen; the limit is on bytes instead.
   server.maxHeadersCount = 0
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => accept(request, response, true))
@@ -120,6 +149,10 @@ export function createListener(options: ListenerOptions): Listener {
     else refuse(socket, toRefusalCode(error.code), error.code ?? 'unknown')
   })
 
+  const http2 = createHttp2(options)
+  const undecided = http2 && options.tls === undefined ? divert(server, http2, refuse, limits) : undefined
+  if (options.tls !== undefined) secure(server as unknown as TlsServer, options.tls, http2, options)
+
   return {
     start: () =>
       new Promise((resolve, reject) => {
@@ -133,6 +166,7 @@ export function createListener(options: ListenerOptions): Listener {
     drain() {
       draining = true
       for (const response of responsesInFlight()) response.shouldKeepAlive = false
+      http2?.drain()
     },
 
     isDraining: () => draining,
@@ -144,7 +178,7 @@ export function createListener(options: ListenerOptions): Listener {
         // Idle connections appear as requests finish, so one sweep is not enough.
         const sweep = setInterval(closeIdle, SWEEP_INTERVAL_MS)
         const deadline = setTimeout(() => {
-          cut = responsesInFlight().length
+          cut = responsesInFlight().length + (http2?.cut() ?? 0)
           server.closeAllConnections()
         }, graceMs)
         server.close(() => {
@@ -153,9 +187,78 @@ export function createListener(options: ListenerOptions): Listener {
           resolve(cut)
         })
         closeIdle()
+        undecided?.close()
+        http2?.close()
       })
     },
   }
+}
+
+/** The connections that speak HTTP/2. Whoever accepts one in another way, such as TLS with ALPN, calls their `accept`. */
+function createHttp2({ http2, limits, onUnreadable, newRequestId }: ListenerOptions): Http2Connections | undefined {
+  if (http2 === undefined) return undefined
+  return createHttp2Connections({
+    limits: {
+      headerBytes: limits.headerBytes,
+      keepAliveTimeoutMs: limits.keepAliveTimeoutMs,
+      concurrentStreams: http2.concurrentStreams,
+    },
+    handle: http2.handle,
+    onUnreadable: (code, reason, peer) => onUnreadable(code, reason, peer, newRequestId()),
+  })
+}
+
+function createHttp1Server(
+  tls: TlsSource | undefined,
+  settings: ServerOptions,
+  onRequest: (request: IncomingMessage, response: ServerResponse) => void,
+): Server {
+  if (tls === undefined) return createServer(settings, onRequest)
+  const all = { ...settings, ...tls.options, handshakeTimeout: HANDSHAKE_TIMEOUT_MS }
+  // The same in all that is used here.
+  return createHttpsServer(all, onRequest)
+}
+
+/** How long a TLS handshake may take, in milliseconds. */
+const HANDSHAKE_TIMEOUT_MS = 10_000
+
+/** TLS: ALPN says which protocol it is, and new certificates are for new connections alone. */
+function secure(
+  server: TlsServer,
+  tls: TlsSource,
+  http2: Http2Connections | undefined,
+  { onHandshakeFailed }: ListenerOptions,
+): void {
+  const acceptHttp1 = server.listeners('secureConnection')[0] as (socket: Socket) => void
+  server.removeListener('secureConnection', acceptHttp1)
+  server.on('secureConnection', (socket) => {
+    if (socket.alpnProtocol === 'h2' && http2 !== undefined) http2.accept(socket)
+    else acceptHttp1.call(server, socket)
+  })
+  server.on('tlsClientError', ({ code }: NodeJS.ErrnoException, socket) => {
+    onHandshakeFailed(code ?? 'unknown', socket.remoteAddress ?? '')
+    socket.destroy()
+  })
+  tls.watch((next) => server.setSecureContext(next))
+  server.on('close', () => tls.stop())
+}
+
+type Refuse = (socket: Duplex, code: RefusalCode, reason: string) => void
+
+/** HTTP/2 by prior knowledge, on the port of HTTP/1.1. */
+function divert(server: Server, http2: Http2Connections, refuse: Refuse, limits: ListenerLimits): Undecided {
+  return divertHttp2(server, {
+    acceptHttp2: (socket) => http2.accept(socket),
+    timeoutMs: limits.headersTimeoutMs,
+    onSilent: (socket) => refuse(socket, 'request_timeout', 'silent'),
+  })
+}
+
+/** The peer may read its refusal, but not keep the connection: closed at once, it could lose what it has not read yet. */
+function linger(socket: Duplex): void {
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS)
+  socket.on('close', () => clearTimeout(timer))
+  socket.resume()
 }
 
 function toRefusalCode(code: string | undefined): RefusalCode {

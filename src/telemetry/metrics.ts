@@ -91,6 +91,13 @@ export const METRICS: readonly MetricDescription[] = [
     [],
     'Errors that are nobody else\'s fault; each has a log line "unexpected error".',
   ),
+  describe('counter', 'bearward_connections_dropped_total', [], 'Connections past the limit, closed unanswered.'),
+  describe(
+    'counter',
+    'bearward_tls_handshakes_failed_total',
+    [],
+    'Connections that did not get through the TLS handshake.',
+  ),
   describe('counter', 'bearward_log_lines_dropped_total', [], 'Log lines lost because standard output was not read.'),
   describe(
     'counter',

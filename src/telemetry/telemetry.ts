@@ -50,6 +50,10 @@ export interface Telemetry {
   /** A request whose header could not be parsed. */
   readonly requestUnreadable: (code: RefusalCode, reason: string, peer: string, requestId: string) => void
   readonly inFlightChanged: (change: 1 | -1) => void
+  readonly connectionDropped: () => void
+  readonly handshakeFailed: (reason: string, peer: string) => void
+  /** The files of the TLS listener changed: `undefined` for good ones, or why they are not used. */
+  readonly certificatesRotated: (fault: string | undefined) => void
   readonly tokenPresented: (result: 'hit' | 'miss') => void
   readonly keysFetched: (issuer: string, event: KeysFetched) => void
   readonly exchangeFinished: (outcome: ExchangeFinished) => void
@@ -107,6 +111,18 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
 
     inFlightChanged(change) {
       inFlight += change
+    },
+
+    connectionDropped: () => metrics.count('bearward_connections_dropped_total'),
+
+    handshakeFailed(reason, peer) {
+      metrics.count('bearward_tls_handshakes_failed_total')
+      log.info('tls handshake failed', { peer, reason })
+    },
+
+    certificatesRotated(fault) {
+      if (fault === undefined) log.info('certificate replaced')
+      else log.error('the new certificate files cannot be used; the old ones stay', { reason: fault })
     },
 
     tokenPresented: (result) => void (presented[result] += 1),

@@ -1,6 +1,7 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
-import { sendRaw, rawRequest } from '../fakes/raw.ts'
+import { PREFACE } from '../fakes/http2-raw.ts'
+import { openRaw, sendRaw, rawRequest } from '../fakes/raw.ts'
 import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 
@@ -230,12 +231,15 @@ describe('a request is refused', () => {
     expect(upstream.requests).toEqual([])
   })
 
-  it('when HTTP/2 is spoken on this port', async () => {
-    const answer = await sendRaw(sidecar.proxyPort, 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', (text) =>
-      text.includes('request_id'),
-    )
-    expect(answer.status).toBeGreaterThanOrEqual(400)
-    expect(answer.text).toMatch(/"code":"(upgrade_not_supported|header_invalid)"/)
+  it('when HTTP/2 begins on a connection that spoke HTTP/1.1 before', async () => {
+    const { socket, received } = await openRaw(sidecar.proxyPort)
+    socket.write(rawRequest('GET /public/a'))
+    await vi.waitFor(() => expect(received()).toMatch(/^HTTP\/1.1 200 [^]*\}$/), 5_000)
+    socket.write(PREFACE)
+    await vi.waitFor(() => expect(received()).toContain('"code":"upgrade_not_supported"'), 5_000)
+    expect(received()).toContain('HTTP/1.1 501')
+    expect(sidecar.lastRequest()).toMatchObject({ code: 'upgrade_not_supported', status: 501 })
+    socket.destroy()
   })
 
   it('with a token in the query, the body or a cookie alone', async () => {

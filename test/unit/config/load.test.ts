@@ -84,8 +84,13 @@ describe('the smallest file', () => {
       token_bytes: 16_384,
       header_bytes: 32_768,
       target_bytes: 8192,
+      body_timeout: 60_000,
+      connections: 10_000,
+      header_count: 128,
+      requests_in_flight: 2048,
       headers_timeout: 15_000,
       keep_alive_timeout: 75_000,
+      concurrent_streams: 256,
       token_cache_entries: 10_000,
       token_cache_bytes: 33_554_432,
     })

@@ -1,6 +1,6 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
-import { JwksError, readJwks } from '../../../src/issuer/jwks.ts'
+import { JwksError, parseJwks, readJwks } from '../../../src/issuer/jwks.ts'
 import { createSigningKey } from '../../fakes/signer.ts'
 
 const good = createSigningKey('RS256', 'good')
@@ -44,6 +44,17 @@ describe('a JWK Set', () => {
     const { keys, skipped } = readJwks({ keys: [odd, good.jwk] })
     expect(keys.map(({ kid }) => kid)).toEqual(['good'])
     expect(skipped.map((one) => one.reason)).toEqual([reason])
+  })
+
+  it('without a key for an accepted algorithm is refused, and says what there is', () => {
+    expect(() => readJwks({ keys: [ec.jwk] }, new Set(['RS256', 'PS256']))).toThrow(
+      'the JWK Set has keys for ES256 alone, and "algorithms" accepts RS256, PS256',
+    )
+    expect(readJwks({ keys: [ec.jwk, good.jwk] }, new Set(['RS256'])).keys).toHaveLength(2)
+  })
+
+  it('that is no JSON is refused without quoting it', () => {
+    expect(() => parseJwks('<html>secret')).toThrow('the JWK Set is not JSON')
   })
 
   it('may leave out alg: the key then serves every algorithm of its type', () => {

@@ -173,6 +173,16 @@ describe.each(subjects)('$alg', (one) => {
   })
 })
 
+describe('a genuine signature', () => {
+  it.each(subjects)('of $alg is none under any other algorithm', async (one) => {
+    for (const alg of ALGORITHMS) {
+      const same = alg === one.alg || (alg.startsWith('Ed') && one.alg.startsWith('Ed'))
+      const input = inputOf(alg)
+      expect(await isSignatureValid(tokenOf(input, one.sign(input)), one.publicKey, alg)).toBe(same)
+    }
+  })
+})
+
 describe('an ECDSA signature', () => {
   it.each(['ES256', 'ES384', 'ES512'])('of %s is read whatever its integers begin with', async (alg) => {
     const one = subjects.find((candidate) => candidate.alg === alg)!

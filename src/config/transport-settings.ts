@@ -1,0 +1,90 @@
+/** The settings of connections: to the backend, from callers, and the limits on them. */
+import * as v from 'valibot'
+import { address, count, duration, flag, list, section, size, text, upstreamUrl } from './fields.ts'
+
+export const upstream = section('The backend. May be written as the URL alone.', {
+  url: upstreamUrl(
+    'Origin of the backend: http://127.0.0.1:3000 (not localhost), h2c:// for HTTP/2 and gRPC, https:// or unix:/PATH.',
+  ),
+  ca_file: v.optional(text('For https: the certificate authorities to trust, in PEM. Default: those of the system.')),
+  server_name: v.optional(
+    text('For https: the name that its certificate must have. Default: the host of the URL.', 253),
+  ),
+  certificate_file: v.optional(text('For https: the certificate to show to it, in PEM.')),
+  key_file: v.optional(text('The private key of that certificate, in PEM.')),
+  connect_timeout: v.optional(duration('Time to connect; then 504.', '50ms', '60s'), '3s'),
+  response_timeout: v.optional(duration('Time until the response header; then 504.', '1s', '1h'), '60s'),
+  idle_timeout: v.optional(
+    duration('Longest silence within a response body; then the response is cut. 0s for no limit.', '0s', '24h'),
+    '15m',
+  ),
+  connections: v.optional(count('Most connections to the backend. Further requests wait for one.', 1, 10_000), 256),
+})
+
+export const listen = section('The addresses to listen on. Port 0 picks any free one.', {
+  proxy: v.optional(address('Traffic.'), '0.0.0.0:8080'),
+  tls: v.optional(
+    section('TLS on the proxy listener. The files are read again when they change; connections go on.', {
+      certificate_file: text('The certificate with its chain, in PEM.'),
+      key_file: text('Its private key, in PEM.'),
+      client_ca_file: v.optional(
+        text('Certificate authorities of callers, in PEM. When set, every caller must show a certificate of theirs.'),
+      ),
+    }),
+  ),
+  ops: v.optional(address('Probes (/livez, /readyz, /startupz) and /metrics.'), '0.0.0.0:9090'),
+  helper: v.optional(address('The token helper. Not opened unless a client is configured.'), '127.0.0.1:8181'),
+  trusted_proxies: v.optional(
+    list(
+      'Peers whose X-Forwarded-* header fields are continued rather than replaced.',
+      text('Address or CIDR range.', 60),
+    ),
+    [],
+  ),
+  insecure_helper_address: v.optional(
+    flag(
+      'Allow the helper on an address beyond loopback. Whoever reaches it can spend grants as the configured clients.',
+    ),
+    false,
+  ),
+})
+
+export const limits = section('Limits on what callers may send.', {
+  token_bytes: v.optional(size('Largest access token; then 401.', '1KiB', '64KiB'), '16KiB'),
+  header_bytes: v.optional(size('Largest request header; then 431.', '4KiB', '256KiB'), '32KiB'),
+  target_bytes: v.optional(size('Longest request target; then 400.', '256B', '64KiB'), '8KiB'),
+  headers_timeout: v.optional(duration('Time to send the request header; then 408.', '1s', '5m'), '15s'),
+  keep_alive_timeout: v.optional(
+    duration('How long an idle connection is kept. Longer than the load balancer keeps its own.', '1s', '1h'),
+    '75s',
+  ),
+  header_count: v.optional(count('Most header fields of a request; then 431.', 20, 10_000), 128),
+  body_timeout: v.optional(
+    duration(
+      'Longest silence of a caller within the body of a request; then 408, or the connection is cut.',
+      '1s',
+      '24h',
+    ),
+    '60s',
+  ),
+  requests_in_flight: v.optional(
+    count('Most requests served at a time; further ones get 503 with Retry-After.', 1, 1_000_000),
+    2048,
+  ),
+  connections: v.optional(
+    count('Most connections of callers; further ones are closed unanswered.', 1, 1_000_000),
+    10_000,
+  ),
+  concurrent_streams: v.optional(
+    count('Most requests at a time on one connection of HTTP/2; further ones are refused unseen.', 1, 10_000),
+    256,
+  ),
+  token_cache_entries: v.optional(
+    count('How many verified tokens are remembered, the least recently used going first; 0 for none.', 0, 1_000_000),
+    10_000,
+  ),
+  token_cache_bytes: v.optional(
+    size('Memory for verified tokens, reckoned generously; a common one takes 2 to 3 KiB.', '1MiB', '4096MiB'),
+    '32MiB',
+  ),
+})

@@ -1,0 +1,168 @@
+import { constants, type OutgoingHttpHeaders, type ServerHttp2Stream } from 'node:http2'
+import type { Socket } from 'node:net'
+import type { RequestHead } from '../http/http2-request.ts'
+import type { CallerRequest, CallerResponse } from './caller.ts'
+
+const CALL = Symbol('call')
+type Stream = ServerHttp2Stream & { [CALL]?: Http2Call }
+
+/** Ends a stream with an error code: without an error, its end would look like that of a complete response. */
+const CUT = new Error('the response was cut off')
+
+/** One stream of HTTP/2: the request and the way of its response in one. */
+export class Http2Call implements CallerRequest, CallerResponse {
+  readonly httpVersionMajor = 2
+  readonly method: string
+  readonly url: string
+  readonly rawHeaders: readonly string[]
+  readonly socket: Socket
+  rawTrailers: readonly string[] = []
+  statusCode = 0
+  /** Means nothing here: the connection belongs to other streams as well. */
+  shouldKeepAlive = true
+  /** The trailer fields of the response, once they are known. */
+  trailers: OutgoingHttpHeaders | undefined = undefined
+  readonly #stream: Stream
+  /** The fields of the response, until they are sent. */
+  #head: string[] | undefined = undefined
+  #headersSent = false
+  #ended = false
+
+  constructor(stream: ServerHttp2Stream, head: RequestHead, socket: Socket) {
+    this.method = head.method
+    this.url = head.target
+    this.rawHeaders = head.fields
+    this.socket = socket
+    this.#stream = stream
+    this.#stream[CALL] = this
+    // A caller that resets a stream is gone at once, even if nobody is reading what it sent before.
+    stream.on('aborted', endStream)
+    if (!stream.endAfterHeaders) stream.on('trailers', takeTrailers)
+  }
+
+  get headersSent(): boolean {
+    return this.#headersSent
+  }
+
+  get destroyed(): boolean {
+    return this.#stream.destroyed
+  }
+
+  get writableFinished(): boolean {
+    const { rstCode, aborted, closed, writableFinished } = this.#stream
+    if (!this.#ended || aborted) return false
+    // A stream that ended well may be gone before it counts as finished.
+    return writableFinished || (closed && rstCode === constants.NGHTTP2_NO_ERROR)
+  }
+
+  on(event: 'data', listener: (chunk: Buffer) => void): this
+  on(event: 'end' | 'error' | 'close', listener: () => void): this
+  on(event: string, listener: (chunk: Buffer) => void): this {
+    const stream = this.#stream
+    // A reset ends the body, too, but not as its last byte does.
+    if (event === 'end') stream.on('end', () => stream.closed || (listener as () => void)())
+    else stream.on(event, listener)
+    return this
+  }
+
+  once(event: 'drain', listener: () => void): this {
+    this.#stream.once(event, listener)
+    return this
+  }
+
+  pause(): void {
+    this.#stream.pause()
+  }
+
+  resume(): void {
+    this.#stream.resume()
+  }
+
+  writeContinue(): void {
+    const stream = this.#stream
+    if (!stream.closed) stream.additionalHeaders({ ':status': constants.HTTP_STATUS_CONTINUE })
+  }
+
+  writeHead(status: number, fields: string[]): void {
+    this.statusCode = status
+    this.#headersSent = true
+    fields.push(':status', String(status))
+    this.#head = fields
+  }
+
+  write(chunk: Buffer | string, encoding: BufferEncoding = 'utf8'): boolean {
+    this.#respond(false)
+    const stream = this.#stream
+    // The response to a HEAD, a 204 or a 304 ended with its header.
+    return chunk.length === 0 || stream.writableEnded || stream.destroyed || stream.write(chunk, encoding)
+  }
+
+  addTrailers(fields: [string, string][]): void {
+    this.trailers = toHeaders(fields)
+  }
+
+  end(chunk: string | Buffer = '', encoding: BufferEncoding = 'utf8'): void {
+    if (this.#ended) return
+    this.#ended = true
+    const stream = this.#stream
+    this.#respond(chunk.length === 0 && this.trailers === undefined)
+    if (stream.destroyed) return
+    if (!stream.writableEnded) {
+      if (chunk.length === 0) stream.end()
+      else stream.end(chunk, encoding)
+    }
+    if (this.trailers === undefined && isSending(stream)) stream.once('finish', endRequest)
+  }
+
+  destroy(): void {
+    this.#stream.destroy(CUT)
+  }
+
+  #respond(isLast: boolean): void {
+    const head = this.#head
+    const stream = this.#stream
+    if (head === undefined || stream.closed) return
+    this.#head = undefined
+    const waitForTrailers = !isLast && mayHaveTrailers(head)
+    if (waitForTrailers) stream.on('wantTrailers', sendTrailers)
+    stream.respond(head, { endStream: isLast, waitForTrailers })
+  }
+}
+
+/** A body of known length needs no trailers, and is one frame cheaper without. */
+function mayHaveTrailers(fields: readonly string[]): boolean {
+  for (let i = 0; i < fields.length; i += 2) {
+    if ((fields[i] as string).toLowerCase() === 'content-length') return false
+  }
+  return true
+}
+
+function toHeaders(fields: readonly [string, string][]): OutgoingHttpHeaders {
+  const headers = Object.create(null) as Record<string, string[]>
+  for (const [name, value] of fields) (headers[name.toLowerCase()] ??= []).push(value)
+  return headers
+}
+
+/** Whether the caller has not yet sent the whole of its request. */
+function isSending(stream: ServerHttp2Stream): boolean {
+  return !stream.endAfterHeaders && !stream.readableEnded
+}
+
+/** Whoever has its response need not send the rest of its request (RFC 9113 §8.1). */
+function endRequest(this: ServerHttp2Stream): void {
+  this.close(constants.NGHTTP2_NO_ERROR)
+}
+
+function endStream(this: ServerHttp2Stream): void {
+  this.destroy()
+}
+
+function takeTrailers(this: Stream, _headers: unknown, _flags: number, raw: string[]): void {
+  if (this[CALL] !== undefined) this[CALL].rawTrailers = raw
+}
+
+function sendTrailers(this: Stream): void {
+  this.sendTrailers(this[CALL]?.trailers ?? {})
+  // They leave in the next turn of the event loop; the request is ended after that.
+  if (isSending(this)) setImmediate(() => endRequest.call(this))
+}

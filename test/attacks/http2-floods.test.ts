@@ -1,0 +1,325 @@
+import { connect } from 'node:net'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
+import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import {
+  codeOf,
+  data,
+  ERROR,
+  FLAG,
+  frame,
+  FRAME,
+  headerBlock,
+  headers,
+  openHttp2,
+  PREFACE,
+  request,
+  reset,
+  type RawHttp2,
+} from '../fakes/http2-raw.ts'
+import { openRaw, rawRequest } from '../fakes/raw.ts'
+import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
+
+let issuer: AuthorizationServer
+let upstream: FakeUpstream
+let sidecar: FakeSidecar
+const connections: RawHttp2[] = []
+const CHUNK = Buffer.alloc(64 * 1024)
+/** What the backend has written of endless bodies, in bytes. */
+let written = 0
+
+beforeAll(async () => {
+  issuer = await startAuthorizationServer()
+  upstream = await startUpstream((request, response, recorded) => {
+    if (recorded.url.startsWith('/public/hang')) return void request.resume()
+    if (recorded.url.startsWith('/public/endless')) {
+      const more = () => {
+        do written += CHUNK.length
+        while (response.write(CHUNK))
+      }
+      response.on('drain', more)
+      return more()
+    }
+    response.end('ok')
+  })
+  sidecar = await startSidecar({
+    config: {
+      issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
+      upstream: upstream.url,
+      rules: [{ name: 'public', prefix: ['/public'], access: 'public' }],
+      limits: { concurrent_streams: 50, headers_timeout: '1s' },
+    },
+  })
+  await sidecar.ready()
+})
+
+afterEach(async () => {
+  for (const connection of connections.splice(0)) connection.close()
+  await vi.waitFor(async () => expect(await sidecar.metrics()).toMatch(/bearward_requests_in_flight 0/), 10_000)
+  upstream.requests.splice(0)
+})
+afterAll(async () => {
+  await stopSidecars()
+  await issuer.stop()
+  await upstream.stop()
+})
+
+async function open(polite = true): Promise<RawHttp2> {
+  const connection = await openHttp2(sidecar.proxyPort, polite)
+  connections.push(connection)
+  return connection
+}
+
+/** Another connection is served meanwhile. */
+async function servesOn(): Promise<void> {
+  const connection = await open()
+  connection.send(headers(1, request('/public/alive')))
+  expect(await connection.wait(({ type, id }) => type === FRAME.data && id === 1)).toBeDefined()
+}
+
+/** Sends the same again and again until the server has had enough, at most `times` times. */
+async function flood(connection: RawHttp2, times: number, make: (i: number) => Buffer): Promise<number> {
+  for (let i = 0; i < times; i += 1) {
+    if (connection.closed) return i
+    if (!connection.socket.write(make(i))) {
+      // A server that reads no more has had enough, too; whoever waits for it is closed in the end.
+      await Promise.race([
+        new Promise((resolve) => connection.socket.once('drain', resolve)),
+        new Promise((resolve) => connection.socket.once('close', resolve)),
+        new Promise((resolve) => setTimeout(resolve, 2_000)),
+      ])
+    }
+    if (i % 100 === 99) await new Promise((resolve) => setImmediate(resolve))
+  }
+  return times
+}
+
+const isGoaway = ({ type }: { type: number }) => type === FRAME.goaway
+
+describe('a connection is closed', () => {
+  it('when it opens streams only to reset them (CVE-2023-44487)', async () => {
+    const one = await open()
+    const sent = await flood(one, 20_000, (i) =>
+      Buffer.concat([headers(2 * i + 1, request('/public/hang'), false), reset(2 * i + 1, ERROR.cancel)]),
+    )
+    expect(await one.ended()).toBe(true)
+    expect(sent).toBeLessThan(20_000)
+    // The burst is a thousand; some more are let through as time goes by.
+    expect(upstream.requests.length).toBeLessThan(5_000)
+    await servesOn()
+    await vi.waitFor(() => expect(upstream.requests.filter(({ state }) => state === 'open')).toEqual([]), 10_000)
+  })
+
+  it('when a header goes on and on (CVE-2024-27316)', async () => {
+    const one = await open()
+    one.send(frame(FRAME.headers, 0, 1, headerBlock(request('/public/a'))))
+    const more = frame(FRAME.continuation, 0, 1, headerBlock([['x-odd', 'x'.repeat(1_000)]]))
+    const sent = await flood(one, 5_000, () => more)
+    expect(await one.ended()).toBe(true)
+    expect(sent).toBeLessThan(5_000)
+    expect(upstream.requests).toEqual([])
+    await servesOn()
+  })
+
+  it.each([
+    ['PING', frame(FRAME.ping, 0, 0, Buffer.alloc(8))],
+    ['SETTINGS', frame(FRAME.settings, 0, 0)],
+  ])(
+    'when it floods with %s and reads no answers (CVE-2019-9512, -9515)',
+    async (_name, one) => {
+      const connection = await open(false)
+      connection.socket.pause()
+      const many = Buffer.concat(Array.from({ length: 1_000 }, () => one))
+      const sent = await flood(connection, 5_000, () => many)
+      connection.socket.resume()
+      expect(await connection.ended()).toBe(true)
+      expect(sent).toBeLessThan(5_000)
+      await servesOn()
+    },
+    60_000,
+  )
+
+  it('when it sends what is no frame of HTTP/2', async () => {
+    const one = await open()
+    one.send(Buffer.from('GET /public/a HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(10)))
+    expect(codeOf((await one.wait(isGoaway))!)).not.toBe(ERROR.none)
+    expect(await one.ended()).toBe(true)
+    await vi.waitFor(() => {
+      const line = { code: 'frame_invalid', status: 400, rule: 'none', peer: '127.0.0.1' }
+      expect(sidecar.lastRequest()).toMatchObject(line)
+    }, 5_000)
+    expect(await sidecar.metrics()).toMatch(
+      /bearward_requests_total\{rule="none",code="frame_invalid",status_class="4xx"\} \d+/,
+    )
+  })
+
+  it.each<[string, Buffer[]]>([
+    ['a stream with an even number', [headers(2, request('/public/a'))]],
+    ['a body without a request', [data(1, 'x')]],
+    ['a push', [frame(FRAME.pushPromise, FLAG.endHeaders, 1, Buffer.alloc(4))]],
+    ['a window that grows by nothing', [frame(FRAME.windowUpdate, 0, 0, Buffer.alloc(4))]],
+    ['a ping of the wrong size', [frame(FRAME.ping, 0, 0, Buffer.alloc(7))]],
+    ['a frame that is too large', [frame(FRAME.data, 0, 1, Buffer.alloc(20_000))]],
+    ['a header that no decoder understands', [frame(FRAME.headers, FLAG.endHeaders, 1, Buffer.alloc(20, 0xff))]],
+  ])('for %s', async (_name, frames) => {
+    const one = await open()
+    one.send(...frames)
+    expect(await one.ended()).toBe(true)
+    await servesOn()
+  })
+
+  it('when the same malformed header comes again and again', async () => {
+    const one = await open()
+    const sent = await flood(one, 5_000, (i) => headers(2 * i + 1, request('/public/a', [['connection', 'close']])))
+    expect(await one.ended()).toBe(true)
+    expect(sent).toBeLessThan(5_000)
+    expect(upstream.requests).toEqual([])
+    await servesOn()
+  })
+})
+
+it('a stream with a lower number than before is passed over', async () => {
+  const one = await open()
+  one.send(headers(5, request('/public/five')), headers(3, request('/public/three')), headers(7, request('/public/7')))
+  await one.wait(({ type, id }) => type === FRAME.data && id === 7)
+  expect(upstream.requests.map(({ url }) => url).sort()).toEqual(['/public/7', '/public/five'])
+})
+
+describe('a stream is refused', () => {
+  it('when there are too many at a time', async () => {
+    const one = await open()
+    for (let i = 0; i < 60; i += 1) one.send(headers(2 * i + 1, request(`/public/hang/${i}`)))
+    for (let i = 50; i < 60; i += 1) {
+      const refused = await one.wait(({ type, id }) => type === FRAME.rstStream && id === 2 * i + 1)
+      expect(codeOf(refused!)).toBe(ERROR.refused)
+    }
+    await vi.waitFor(() => expect(upstream.requests).toHaveLength(50), 5_000)
+    await servesOn()
+  })
+
+  it('when its header is a bomb: few bytes on the wire, many in memory', async () => {
+    const one = await open()
+    // Puts a field of 4,000 bytes into the table, then names it a hundred times.
+    const value = Buffer.alloc(4_000, 'x')
+    const define = Buffer.concat([Buffer.from([0x40, 5]), Buffer.from('x-odd'), lengthOf(value.length), value])
+    const again = Buffer.alloc(100, 0x80 | 62)
+    one.send(
+      frame(
+        FRAME.headers,
+        FLAG.endHeaders | FLAG.endStream,
+        1,
+        Buffer.concat([headerBlock(request('/public/a')), define, again]),
+      ),
+    )
+    const end = await one.wait(({ type, id }) => id === 1 && (type === FRAME.headers || type === FRAME.rstStream))
+    expect(end?.type === FRAME.rstStream || sidecar.lastRequest()['code'] === 'header_too_large').toBe(true)
+    expect(upstream.requests).toEqual([])
+    await servesOn()
+  })
+
+  it('when its header has very many fields', async () => {
+    const one = await open()
+    const many = Array.from({ length: 3_000 }, () => ['x', ''] as const)
+    const block = headerBlock(request('/public/a', many))
+    one.send(frame(FRAME.headers, FLAG.endHeaders | FLAG.endStream, 1, block))
+    const end = await one.wait(({ type, id }) => id === 1 && (type === FRAME.headers || type === FRAME.rstStream))
+    expect(end?.type === FRAME.rstStream || sidecar.lastRequest()['code'] === 'header_too_large').toBe(true)
+    expect(upstream.requests).toEqual([])
+  })
+})
+
+describe('a caller that reads nothing', () => {
+  it('makes the backend wait, not the sidecar grow (CVE-2019-9517)', async () => {
+    const one = await open()
+    // No window for any stream.
+    one.send(frame(FRAME.settings, 0, 0, Buffer.from([0, 4, 0, 0, 0, 0])))
+    await one.wait(({ type, flags }) => type === FRAME.settings && flags === FLAG.ack)
+    const before = process.memoryUsage().arrayBuffers
+    for (let i = 0; i < 10; i += 1) one.send(headers(2 * i + 1, request(`/public/endless/${i}`)))
+    await vi.waitFor(() => expect(upstream.requests).toHaveLength(10), 5_000)
+    let last = 0
+    await vi.waitFor(
+      () => {
+        const stands = written === last
+        last = written
+        expect(stands).toBe(true)
+      },
+      { timeout: 15_000, interval: 300 },
+    )
+    await servesOn()
+    expect(upstream.requests.filter(({ state }) => state === 'open')).toHaveLength(10)
+    // What the system holds of ten connections is not counted here; the sidecar holds a chunk or two of each.
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(10 * 2 ** 20)
+    one.close()
+    await vi.waitFor(() => expect(upstream.requests.filter(({ state }) => state === 'open')).toEqual([]), 10_000)
+  })
+})
+
+describe('the first bytes of a connection', () => {
+  it('may be the preface in single bytes', async () => {
+    const { socket, received } = await openRaw(sidecar.proxyPort)
+    const bytes = Buffer.concat([Buffer.from(PREFACE), frame(FRAME.settings, 0, 0), headers(1, request('/public/a'))])
+    for (const byte of bytes.subarray(0, 40)) {
+      socket.write(Buffer.from([byte]))
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    socket.write(bytes.subarray(40))
+    await vi.waitFor(() => expect(received()).toMatch(/ok$/), 5_000)
+    socket.destroy()
+  })
+
+  it('may be a request of HTTP/1.1 in single bytes', async () => {
+    const { socket, received } = await openRaw(sidecar.proxyPort)
+    for (const byte of Buffer.from(rawRequest('PUT /public/a'))) {
+      socket.write(Buffer.from([byte]))
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    await vi.waitFor(() => expect(received()).toMatch(/^HTTP\/1\.1 200 OK\r\n[^]*ok$/), 5_000)
+    socket.destroy()
+  })
+
+  it.each([
+    ['almost the preface', `${PREFACE.slice(0, -4)}XX\r\n`],
+    ['a version from the future', 'PRI * HTTP/3.0\r\n\r\n'],
+  ])('that are %s get an answer of HTTP/1.1', async (_name, bytes) => {
+    const { socket, received } = await openRaw(sidecar.proxyPort)
+    socket.write(bytes)
+    await vi.waitFor(() => expect(received()).toMatch(/^HTTP\/1\.1 (400|501) /), 5_000)
+    socket.destroy()
+  })
+
+  it.each([
+    ['nothing', ''],
+    ['half of the preface', PREFACE.slice(0, 10)],
+  ])('that are %s are waited for, but not for long', async (_name, bytes) => {
+    const { socket, received } = await openRaw(sidecar.proxyPort)
+    if (bytes !== '') socket.write(bytes)
+    await vi.waitFor(() => expect(received()).toMatch(/^HTTP\/1\.1 408 [^]*"code":"request_timeout"/), 8_000)
+    expect(sidecar.lastRequest()).toMatchObject({ code: 'request_timeout', status: 408 })
+    socket.destroy()
+  })
+
+  it('are no reason to keep a connection whose peer does not close it after its refusal', async () => {
+    const socket = connect({ port: sidecar.proxyPort, host: '127.0.0.1', allowHalfOpen: true })
+    const closed = new Promise((resolve) => socket.on('error', () => undefined).once('close', resolve))
+    socket.write(PREFACE.slice(0, 10))
+    await new Promise((resolve) => socket.resume().once('end', resolve))
+    // Ours is still open. Whoever writes into what is gone is told so.
+    const poke = setInterval(() => socket.write('x'), 100)
+    await closed
+    clearInterval(poke)
+  })
+
+  it('and no more leave nothing behind when the caller goes', async () => {
+    const { socket } = await openRaw(sidecar.proxyPort)
+    socket.end(PREFACE.slice(0, 10))
+    await new Promise((resolve) => socket.once('close', resolve))
+    await servesOn()
+  })
+})
+
+/** An integer with a prefix of seven bits (RFC 7541 §5.1). */
+function lengthOf(value: number): Buffer {
+  const rest = value - 127
+  return Buffer.from([127, (rest % 128) + 128, Math.floor(rest / 128)])
+}

@@ -1,0 +1,98 @@
+import { connect } from 'node:net'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import { openRaw, rawRequest, sendRaw } from '../fakes/raw.ts'
+import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startUpstream, type FakeUpstream, type Handler } from '../fakes/upstream.ts'
+
+let issuer: AuthorizationServer
+let upstream: FakeUpstream
+let handler: Handler
+
+beforeAll(async () => {
+  issuer = await startAuthorizationServer()
+  upstream = await startUpstream((...parts) => handler(...parts))
+})
+afterEach(() => stopSidecars())
+afterAll(async () => {
+  await issuer.stop()
+  await upstream.stop()
+})
+
+async function start(limits: Record<string, unknown>): Promise<FakeSidecar> {
+  const config = { issuers: [{ issuer: issuer.issuer, audience: issuer.audience }], upstream: upstream.url, limits }
+  const sidecar = await startSidecar({ config })
+  await sidecar.ready()
+  return sidecar
+}
+
+const call = (sidecar: FakeSidecar) =>
+  fetch(`${sidecar.proxy}/a`, { headers: { authorization: `Bearer ${issuer.signAccessToken()}` } })
+const ok: Handler = (_request, response) => void response.end('ok')
+
+describe('past the limit', () => {
+  it('on requests in flight: 503 with Retry-After, and room again afterwards', async () => {
+    const finish: (() => void)[] = []
+    handler = (_request, response) => void finish.push(() => response.end('ok'))
+    const sidecar = await start({ requests_in_flight: 2 })
+    const first = [call(sidecar), call(sidecar)]
+    await expect.poll(() => finish.length).toBe(2)
+    const refused = await call(sidecar)
+    expect(refused.status).toBe(503)
+    expect(refused.headers.get('retry-after')).toBe('1')
+    expect(await refused.json()).toMatchObject({ code: 'overloaded' })
+    for (const one of finish) one()
+    expect((await Promise.all(first)).map(({ status }) => status)).toEqual([200, 200])
+    handler = ok
+    expect((await call(sidecar)).status).toBe(200)
+  })
+
+  it('on connections: further ones are closed and counted', async () => {
+    handler = ok
+    const sidecar = await start({ connections: 2 })
+    const open = [await openRaw(sidecar.proxyPort), await openRaw(sidecar.proxyPort)]
+    const closed = new Promise((resolve) =>
+      connect(sidecar.proxyPort, '127.0.0.1').on('error', resolve).on('close', resolve),
+    )
+    await closed
+    expect(await sidecar.metrics()).toMatch(/bearward_connections_dropped_total 1/)
+    for (const { socket } of open) socket.destroy()
+  })
+
+  it('on header fields: 431, and none of them vanishes unseen below it', async () => {
+    handler = (request, response) => void response.end(String(request.rawHeaders.length / 2))
+    const sidecar = await start({ header_count: 60 })
+    const fields = (count: number) => Array.from({ length: count }, (_, i) => `X-${i}: 1`)
+    const token = `Authorization: Bearer ${issuer.signAccessToken()}`
+    const { text } = await sendRaw(sidecar.proxyPort, rawRequest('GET /a', token, ...fields(58)), (all) =>
+      /\r\n\r\n.*\d/s.test(all),
+    )
+    expect(text).toMatch(/^HTTP\/1\.1 200 /)
+    expect(upstream.requests.at(-1)?.headers).toHaveProperty('x-57')
+    expect((await sendRaw(sidecar.proxyPort, rawRequest('GET /a', token, ...fields(59)))).text).toContain(
+      'header_too_large',
+    )
+  })
+
+  it('on the time for a header: 408', async () => {
+    const sidecar = await start({ headers_timeout: '1s' })
+    const { socket, received } = await openRaw(sidecar.proxyPort)
+    socket.write('GET /a HTTP/1.1\r\nHost: a\r\n')
+    await expect.poll(received, { timeout: 10_000 }).toMatch(/^HTTP\/1\.1 408 [\s\S]*request_timeout/)
+  })
+
+  it('on the silence within a body: 408, the upstream is told, the connection closed', async () => {
+    let aborted = false
+    handler = (request) => void request.on('error', () => (aborted = true)).resume()
+    const sidecar = await start({ body_timeout: '1s' })
+    const { socket, received } = await openRaw(sidecar.proxyPort)
+    const closed = new Promise((resolve) => socket.once('close', resolve))
+    socket.write(
+      `POST /a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${issuer.signAccessToken()}\r\nContent-Length: 100\r\n\r\npart`,
+    )
+    await expect.poll(received, { timeout: 10_000 }).toMatch(/^HTTP\/1\.1 408 [\s\S]*request_timeout/)
+    await closed
+    expect(aborted).toBe(true)
+    expect(sidecar.lastRequest()).toMatchObject({ code: 'request_timeout', status: 408 })
+  })
+})
