@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs'
+import { connect } from 'node:tls'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -6,6 +7,7 @@ import { stringify } from 'yaml'
 import { loadConfigWithPlaces } from '../../src/config/load.ts'
 import { endCommands, eventually } from '../cli/command.ts'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import { createAuthority } from '../fakes/certificates.ts'
 import { startSidecar, stopSidecars } from '../fakes/sidecar.ts'
 import { createSigningKey, goodClaims, ISSUER, signJwt } from '../fakes/signer.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
@@ -49,6 +51,17 @@ function settings(): Record<string, unknown> {
 
 function config(changes: Readonly<Record<string, unknown>> = {}): string {
   return stringify({ ...settings(), ...changes })
+}
+
+/** The serial number of the certificate that a server shows. */
+function serialOf(port: number, ca: string): Promise<string> {
+  return new Promise((done, fail) => {
+    const socket = connect({ port, host: '127.0.0.1', servername: 'localhost', ca }, () => {
+      done(socket.getPeerCertificate().serialNumber)
+      socket.destroy()
+    })
+    socket.once('error', fail)
+  })
 }
 
 /** Replaces the volume, the secret staying what it is unless given. */
@@ -302,6 +315,26 @@ describe('the files that a configuration names', () => {
     replace(text, { jwks: '{"keys":[' })
     await serving.said(NOT_RELOADED)
     expect((await call(serving, '/', signJwt(two, goodClaims()))).status).toBe(200)
+  })
+
+  it('a certificate that rotates is shown to new callers; one without its key is reported with its place', async () => {
+    const authority = createAuthority('the authority of the tests')
+    const [one, two] = [authority.issue('localhost'), authority.issue('localhost')]
+    const tls = { certificate_file: './cert', key_file: './key' }
+    const text = config({ listen: { ...LISTEN, tls } })
+    replace(text, { cert: one.cert, key: one.key })
+    const serving = await serve()
+    const shown = () => serialOf(serving.proxyPort, authority.certificate)
+    const [first] = [await shown()]
+
+    replace(text, { cert: two.cert, key: one.key })
+    const { problems } = await serving.said(NOT_RELOADED)
+    expect((problems as string[])[0]).toMatch(/bearward\.yaml:\d+: listen\.tls: these files make up no TLS context/)
+    expect(await shown()).toBe(first)
+
+    replace(text, { cert: two.cert, key: two.key })
+    await serving.said(RELOADED)
+    await eventually(async () => (await shown()) !== first)
   })
 
   it('a refresh token that is being spent is not spent again by the next configuration', async () => {
