@@ -1,12 +1,9 @@
-import { existsSync, readFileSync } from 'node:fs'
-import type { Fault } from '../config/check.ts'
-import { FILES } from '../config/complete.ts'
 import { renderEffective } from '../config/effective.ts'
-import { inOrder, loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
+import { checkFiles, filesOf, isElsewhere } from '../config/files.ts'
+import { loadConfigWithPlaces } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
-import { readSecret } from '../config/secrets.ts'
 import { configWarnings } from '../config/warnings.ts'
-import { ConfigError, type Problem } from '../errors.ts'
+import { ConfigError } from '../errors.ts'
 
 export interface CheckConfigIo {
   readonly stdout: (text: string) => void
@@ -49,54 +46,6 @@ export function checkConfig(argv: readonly string[], { stdout, stderr, env }: Ch
     const count = error.problems.length
     stderr(`${error.message}\n${count} ${count === 1 ? 'problem' : 'problems'} found.\n`)
     return 78
-  }
-}
-
-/** Every setting that names a file, with the file. */
-function filesOf({ issuers, upstream, listen }: Config): { path: Fault['path']; file: string }[] {
-  const named = <T extends object>(group: T | undefined, keys: readonly (keyof T & string)[], at: Fault['path']) =>
-    keys.flatMap((key) => {
-      const file = group?.[key]
-      return typeof file === 'string' ? [{ path: [...at, key], file }] : []
-    })
-  return [
-    ...issuers.flatMap((issuer, i) => named(issuer, FILES.issuers, ['issuers', i])),
-    ...named(upstream, FILES.upstream, ['upstream']),
-    ...named(listen.tls, FILES.tls, ['listen', 'tls']),
-  ]
-}
-
-/** Mounted by Kubernetes alone, and so missing wherever else a configuration is checked. */
-const IN_POD = '/var/run/secrets/kubernetes.io/serviceaccount/'
-
-function isElsewhere({ file }: { readonly file: string }): boolean {
-  return file.startsWith(IN_POD) && !existsSync(IN_POD)
-}
-
-function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env']): void {
-  const problems: Problem[] = []
-  for (const { path, file } of filesOf(config).filter((one) => !isElsewhere(one))) {
-    const reason = whyUnreadable(file)
-    const problem = `names a file that cannot be read: ${file} (${reason}).`
-    if (reason !== undefined) problems.push(locate({ path, problem }))
-  }
-  for (const [name, { client_secret: secret }] of Object.entries(config.helper.clients)) {
-    try {
-      if (secret !== undefined) readSecret(secret, env)
-    } catch (error) {
-      if (!(error instanceof ConfigError)) throw error
-      const path = ['helper', 'clients', name, 'client_secret']
-      problems.push(...error.problems.map(({ source, problem }) => locate({ path, problem: `${source}: ${problem}` })))
-    }
-  }
-  if (problems.length > 0) throw new ConfigError(inOrder(problems))
-}
-
-function whyUnreadable(file: string): string | undefined {
-  try {
-    return readFileSync(file).length === 0 ? 'empty' : undefined
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? 'unknown'
   }
 }
 

@@ -23,6 +23,7 @@ export const VARIABLES: readonly { readonly name: string; readonly sets: string 
     name,
     sets: name === 'BEARWARD_UPSTREAM' ? 'upstream' : path.join('.'),
   })),
+  { name: 'POD_IP', sets: 'addresses of the pod, where the upstream should not answer; it warns when it does' },
   { name: 'HTTPS_PROXY', sets: 'the proxy for requests to issuers, as a URL (or https_proxy)' },
   {
     name: 'NO_PROXY',

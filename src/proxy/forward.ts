@@ -31,7 +31,7 @@ type FailureHandler = (exchange: Exchange, error: CodedError) => void
 export function createForward(upstream: Upstream, tunnels: Tunnels, filter: RequestFieldFilter): Forward {
   return (permit, exchange, onFailure) => {
     if (exchange.request.tunnel !== undefined) {
-      return tunnels.open(toHttp1Head(permit, exchange, filter), exchange, onFailure)
+      return tunnels(toHttp1Head(permit, exchange, filter), exchange, onFailure)
     }
     const carrier = new Carrier(permit, exchange, filter, onFailure)
     exchange.carrier = carrier

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import { UpstreamError, type CodedError, type UpstreamCode } from '../errors.ts'
+import { refusal, UpstreamError, type CodedError, type UpstreamCode } from '../errors.ts'
 import { keepResponseFields } from '../http/headers.ts'
 import { readResponseHead, ResponseFault, type ResponseHead } from '../http/response-head.ts'
 import { closeFrame, FrameBoundary } from '../http/websocket.ts'
@@ -16,16 +16,20 @@ export interface TunnelOptions {
   readonly responseTimeoutMs: number
   /** Whether a WebSocket ends with the token that opened it. */
   readonly closeAtTokenExpiry: boolean
+  /** Whether there are any; a request for one is refused otherwise. */
+  readonly enabled: boolean
+  /** Where those that are open are kept. */
+  readonly open: OpenTunnels
   readonly clock: Clock
 }
 
-/** The WebSockets that are open. */
-export interface Tunnels {
-  /** Asks the upstream to switch protocols, and if it does, joins both connections. */
-  open(head: string, exchange: Exchange, onFailure: (exchange: Exchange, error: CodedError) => void): void
-  /** Tells all callers that this server is going away (1001). */
-  drain(): void
-}
+/** Those that are open, to be closed by whoever ends the process. */
+export type OpenTunnels = Set<{ close(code: 1001 | 1008): void }>
+
+/** Asks the upstream to switch protocols, and if it does, joins both connections. */
+export type Tunnels = (head: string, exchange: Exchange, onFailure: FailureHandler) => void
+
+type FailureHandler = (exchange: Exchange, error: CodedError) => void
 
 const MAX_HEAD_BYTES = 64 * 1024
 /** After a Close frame, for the peer to answer it. */
@@ -35,18 +39,13 @@ const MAX_TIMER_MS = 2 ** 31 - 1
 
 /** Creates the door for WebSockets (RFC 6455): each has a connection of its own to the upstream. */
 export function createTunnels(options: TunnelOptions): Tunnels {
-  const open = new Set<Tunnel>()
-  return {
-    open(head, exchange, onFailure) {
-      const tunnel = new Tunnel(options, exchange, (error) => onFailure(exchange, error))
-      open.add(tunnel)
-      exchange.response.on('close', () => open.delete(tunnel))
-      exchange.carrier = tunnel
-      tunnel.start(head)
-    },
-    drain() {
-      for (const tunnel of open) tunnel.close(1001)
-    },
+  return (head, exchange, onFailure) => {
+    if (!options.enabled) return onFailure(exchange, refusal('upgrade_not_supported'))
+    const tunnel = new Tunnel(options, exchange, (error) => onFailure(exchange, error))
+    options.open.add(tunnel)
+    exchange.response.on('close', () => options.open.delete(tunnel))
+    exchange.carrier = tunnel
+    tunnel.start(head)
   }
 }
 

@@ -1,5 +1,5 @@
 /** Writes config/bearward.schema.json and config/reference.md from the schema. Run by `npm run generate`. */
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { format } from 'prettier'
 import * as v from 'valibot'
@@ -122,6 +122,14 @@ export function renderSchema(): Promise<string> {
   return pretty(JSON.stringify(document, null, 2), 'json')
 }
 
+const CHART_SCHEMA = new URL('../../deploy/helm/bearward/values.schema.json', import.meta.url)
+
+/** The schema of the Helm chart's values as it stands, with the configuration in it as it is now. */
+export function renderChartSchema(): Promise<string> {
+  const written = JSON.parse(readFileSync(CHART_SCHEMA, 'utf8')) as Json
+  return pretty(JSON.stringify({ ...written, definitions: { config: SETTINGS.json } }, null, 2), 'json')
+}
+
 /** The page that describes every setting, code and environment variable. */
 export function renderReference(): Promise<string> {
   const parts = [
@@ -222,4 +230,5 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const target = (name: string) => new URL(`../../config/${name}`, import.meta.url)
   writeFileSync(target('bearward.schema.json'), await renderSchema())
   writeFileSync(target('reference.md'), await renderReference())
+  writeFileSync(CHART_SCHEMA, await renderChartSchema())
 }
