@@ -133,7 +133,7 @@ export class Http2Carriage implements Carriage {
     if (!this.#begun || this.#left > 0 || this.#stream.rstCode !== NGHTTP2_NO_ERROR) return this.#break()
     const request = this.#detach()
     request?.onEnd(this.#trailers)
-    if (this.#uploading) this.#stream.close(NGHTTP2_CANCEL)
+    if (this.#uploading) cancelLater(this.#stream)
   }
 
   onError(error: NodeJS.ErrnoException): void {
@@ -156,7 +156,7 @@ export class Http2Carriage implements Carriage {
     const begun = this.#begun
     const request = this.#detach()
     if (request === undefined) return
-    this.#stream.close(NGHTTP2_CANCEL)
+    cancelLater(this.#stream)
     if (!begun && this.#first && this.#isUnharmed(request, code, rstCode)) this.#owner.onRetry(request)
     else request.onFailure(new UpstreamError(code, { cause }))
   }
@@ -164,7 +164,7 @@ export class Http2Carriage implements Carriage {
   /** The caller is at fault. */
   #abandon(fault: Refusal): void {
     const request = this.#detach()
-    this.#stream.close(NGHTTP2_CANCEL)
+    cancelLater(this.#stream)
     request?.onFailure(fault)
   }
 
@@ -232,6 +232,14 @@ export class Http2Carriage implements Carriage {
 }
 
 function ignore(): void {}
+
+/**
+ * Resets a stream, but not from within an event of its connection: Node 26 aborts the process when a stream that waits for
+ * trailers is cancelled there.
+ */
+function cancelLater(stream: Stream): void {
+  if (!stream.closed) setImmediate(() => stream.close(NGHTTP2_CANCEL))
+}
 
 function toFailure(rstCode: number, error: NodeJS.ErrnoException | undefined): { code: UpstreamCode; cause: string } {
   if (error?.code === 'ERR_HTTP2_ERROR') return { code: 'upstream_invalid_response', cause: error.message }

@@ -153,9 +153,12 @@ function isSending(stream: ServerHttp2Stream): boolean {
   return !stream.endAfterHeaders && !stream.readableEnded
 }
 
-/** Whoever has its response need not send the rest of its request (RFC 9113 §8.1). */
+/**
+ * Whoever has its response need not send the rest of its request (RFC 9113 §8.1). What ends the response leaves in the next
+ * turn of the event loop; a reset before that would overtake it.
+ */
 function endRequest(this: ServerHttp2Stream): void {
-  this.close(constants.NGHTTP2_NO_ERROR)
+  setImmediate(() => this.close(constants.NGHTTP2_NO_ERROR))
 }
 
 function endStream(this: ServerHttp2Stream): void {
@@ -168,6 +171,5 @@ function takeTrailers(this: Stream, _headers: unknown, _flags: number, raw: stri
 
 function sendTrailers(this: Stream): void {
   this.sendTrailers(this[CALL]?.trailers ?? {})
-  // They leave in the next turn of the event loop; the request is ended after that.
-  if (isSending(this)) setImmediate(() => endRequest.call(this))
+  if (isSending(this)) endRequest.call(this)
 }

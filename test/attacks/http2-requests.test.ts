@@ -148,7 +148,10 @@ describe('who a request is from', () => {
     const one = await open()
     one.send(headers(1, request('/orders', [bearer(), bearer()])))
     expect(await ending(one)).toBe('answer')
-    expect(sidecar.lastRequest()).toMatchObject({ code: 'credentials_ambiguous', status: 400 })
+    await vi.waitFor(
+      () => expect(sidecar.lastRequest()).toMatchObject({ code: 'credentials_ambiguous', status: 400 }),
+      5_000,
+    )
     await unharmed()
   })
 
@@ -164,7 +167,10 @@ describe('who a request is from', () => {
       ),
     )
     expect(await ending(one)).toBe('answer')
-    expect(sidecar.lastRequest()).toMatchObject({ code: 'credentials_missing', status: 401 })
+    await vi.waitFor(
+      () => expect(sidecar.lastRequest()).toMatchObject({ code: 'credentials_missing', status: 401 }),
+      5_000,
+    )
     await unharmed()
   })
 })
@@ -304,7 +310,7 @@ describe('a malformed header is refused and nothing of it travels on', () => {
     const one = await open()
     one.send(headers(1, fields))
     expect(await ending(one)).toBe('answer')
-    expect(sidecar.lastRequest()).toMatchObject({ code })
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject({ code }), 5_000)
     await unharmed()
   })
 

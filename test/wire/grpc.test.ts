@@ -168,14 +168,15 @@ describe('a call of gRPC', () => {
     expect(call?.metadata.get('x-odd')).toEqual(['a'])
     expect(call?.metadata.get('x-auth-subject')).toEqual(['user-7'])
     expect(call?.metadata.get('authorization')).toEqual([])
-    expect(sidecar.lastRequest()).toMatchObject({ code: 'ok', status: 200, path: '/test.Echo/Unary', method: 'POST' })
+    const line = { code: 'ok', status: 200, path: '/test.Echo/Unary', method: 'POST' }
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject(line), 5_000)
   })
 
   it('gets the status of the server with its details and metadata', async () => {
     const { error, trailers } = await unary('fail').result
     expect(error).toMatchObject({ code: status.FAILED_PRECONDITION, details: 'nót now %' })
     expect(trailers?.get('x-trailer')).toEqual(['at the end'])
-    expect(sidecar.lastRequest()).toMatchObject({ code: 'ok', status: 200 })
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject({ code: 'ok', status: 200 }), 5_000)
   })
 
   it('to a method that is not there is told so by the server', async () => {
@@ -269,7 +270,7 @@ describe('a call of gRPC', () => {
     )
     // There is no such service, and it was the server that said so.
     expect(error?.code).toBe(status.UNIMPLEMENTED)
-    expect(sidecar.lastRequest()).toMatchObject({ rule: 'health', code: 'ok' })
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject({ rule: 'health', code: 'ok' }), 5_000)
   })
 })
 
@@ -301,7 +302,7 @@ describe('a call of gRPC is refused', () => {
     const { error } = await unary('hello', { metadata: metadata() }).result
     expect(error?.code).toBe(status[name as keyof typeof status])
     expect(error?.details).toContain(code)
-    expect(sidecar.lastRequest()).toMatchObject({ code, status: httpStatus })
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject({ code, status: httpStatus }), 5_000)
     expect(error?.details).toContain(sidecar.lastRequest()['request_id'])
     expect(calls).toEqual([])
   })
@@ -385,7 +386,8 @@ describe('when the server dies in the middle of a stream', () => {
     expect(words).toEqual(['the first'])
     expect(code).toBe(status.UNAVAILABLE)
     expect(details).toContain('upstream_reset')
-    expect(through.lastRequest()).toMatchObject({ code: 'upstream_reset', status: 200 })
+    const line = { code: 'upstream_reset', status: 200 }
+    await vi.waitFor(() => expect(through.lastRequest()).toMatchObject(line), 5_000)
     other.close()
     await through.stop()
   })

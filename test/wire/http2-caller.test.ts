@@ -201,7 +201,7 @@ describe('a body', () => {
     const { stream, answer } = caller.start('/upload', { token: issuer.signAccessToken(), body: 'open' })
     stream.write('the beginning')
     expect(await answer).toMatchObject({ status: 413, body: Buffer.from('no!'), rstCode: 0 })
-    expect(sidecar.lastRequest()).toMatchObject({ code: 'ok', status: 413 })
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject({ code: 'ok', status: 413 }), 5_000)
   })
 
   it('is asked for only when the gate has said yes', async () => {
@@ -293,7 +293,8 @@ describe('a request is refused', () => {
     expect(answer.headers['content-type']).toBe('application/problem+json')
     const problem = json(answer)
     expect(problem).toMatchObject({ code, status })
-    expect(sidecar.lastRequest()).toMatchObject({ code, status, request_id: problem['request_id'] })
+    const refused = { code, status, request_id: problem['request_id'] }
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject(refused), 5_000)
     expect(answer.headers).toHaveProperty(
       status === 401 || code === 'scope_insufficient' ? 'www-authenticate' : 'cache-control',
     )
@@ -304,7 +305,8 @@ describe('a request is refused', () => {
     const stream = caller.session.request({ ':method': 'CONNECT', ':authority': 'db.test:5432' })
     const headers = await new Promise<Record<string, unknown>>((resolve) => stream.once('response', resolve))
     expect(headers[':status']).toBe(501)
-    expect(sidecar.lastRequest()).toMatchObject({ code: 'method_not_supported', status: 501, method: 'CONNECT' })
+    const refused = { code: 'method_not_supported', status: 501, method: 'CONNECT' }
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject(refused), 5_000)
     expect(upstream.requests).toEqual([])
     stream.close()
   })
@@ -320,7 +322,7 @@ describe('a request is refused', () => {
     await caller.get('/orders')
     const text = await sidecar.metrics()
     expect(text).toMatch(/bearward_requests_total\{rule="default",code="credentials_missing",status_class="4xx"\} \d+/)
-    expect(text).toMatch(/bearward_requests_in_flight 0/)
+    await vi.waitFor(async () => expect(await sidecar.metrics()).toMatch(/bearward_requests_in_flight 0/), 5_000)
   })
 })
 
@@ -376,6 +378,7 @@ describe('when the backend fails', () => {
     }
     const answer = await get('/')
     expect(answer).toMatchObject({ status: 200, rstCode: 2, body: Buffer.from('the beginning') })
-    expect(sidecar.lastRequest()).toMatchObject({ code: 'upstream_reset', status: 200 })
+    const cut = { code: 'upstream_reset', status: 200 }
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject(cut), 5_000)
   })
 })

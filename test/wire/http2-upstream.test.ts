@@ -77,7 +77,7 @@ describe('a backend behind h2c://', () => {
     expect(
       Object.keys(seen?.headers ?? {}).filter((name) => /^(host|connection|authorization|te)$/.test(name)),
     ).toEqual([])
-    expect(sidecar.lastRequest()).toMatchObject({ code: 'ok', status: 200 })
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject({ code: 'ok', status: 200 }), 5_000)
   })
 
   it('gets a request of HTTP/2 as it is', async () => {
@@ -300,7 +300,7 @@ describe('when the backend', () => {
     behave = (stream) => stream.close(7)
     expect((await get('/orders')).status).toBe(502)
     expect(upstream.requests).toHaveLength(2)
-    expect(sidecar.lastRequest()).toMatchObject({ code: 'upstream_reset' })
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject({ code: 'upstream_reset' }), 5_000)
   })
 
   it.each([2, 8])('resets a stream with %i before the header: 502', async (code) => {
@@ -319,7 +319,7 @@ describe('when the backend', () => {
       setTimeout(() => (code === 2 ? stream.destroy(new Error('broken')) : stream.close(code)), 50)
     }
     expect(await get('/')).toMatchObject({ status: 200, rstCode: 2, body: Buffer.from('the beginning') })
-    expect(sidecar.lastRequest()).toMatchObject({ code: 'upstream_reset', status: 200 })
+    await vi.waitFor(() => expect(sidecar.lastRequest()).toMatchObject({ code: 'upstream_reset', status: 200 }), 5_000)
     const response = await fetchThrough('/')
     await expect(response.text()).rejects.toThrow()
   })
@@ -391,7 +391,10 @@ describe('when the backend', () => {
     const { stream, answer } = other.start('/upload', { token: issuer.signAccessToken(), body: 'open' })
     stream.write('the beginning')
     expect(await answer).toMatchObject({ status: 408, rstCode: 0 })
-    expect(impatient.lastRequest()).toMatchObject({ code: 'request_timeout', detail: { reason: 'body' } })
+    await vi.waitFor(
+      () => expect(impatient.lastRequest()).toMatchObject({ code: 'request_timeout', detail: { reason: 'body' } }),
+      5_000,
+    )
     await vi.waitFor(() => expect(upstream.requests[0]?.state).toBe('aborted'), 5_000)
     other.close()
     await impatient.stop()
@@ -431,7 +434,7 @@ describe('without a backend that speaks HTTP/2', () => {
     const response = await fetchThrough('/', { method: 'POST', body: 'x' }, through)
     expect(response.status).toBe(502)
     expect(await response.json()).toMatchObject({ code: 'upstream_unreachable' })
-    expect(through.lastRequest()).toMatchObject({ detail: { cause: 'ECONNREFUSED' } })
+    await vi.waitFor(() => expect(through.lastRequest()).toMatchObject({ detail: { cause: 'ECONNREFUSED' } }), 5_000)
     // As soon as it is there, it is used.
     const back = await startHttp2Upstream(undefined, {}, gone.port)
     expect((await fetchThrough('/', {}, through)).status).toBe(200)
