@@ -18,10 +18,15 @@ bearward/inject: "true"
 bearward/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{- /* For the pod template: restarts the pods when the configuration changes. */ -}}
+{{- /* For the pod template: restarts the pods when the configuration changes, and says what to scrape. */ -}}
 {{- define "bearward.podAnnotations" -}}
-{{- if and .Values.rolloutOnConfigChange (not .Values.existingConfigMap) -}}
+{{- if and .Values.rolloutOnConfigChange (not .Values.existingConfigMap) }}
 bearward/config-checksum: {{ toYaml .Values.config | sha256sum }}
+{{- end }}
+{{- if .Values.monitoring.annotations }}
+prometheus.io/scrape: "true"
+prometheus.io/port: "9090"
+prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
 
