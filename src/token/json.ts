@@ -1,4 +1,4 @@
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+import { isUtf8 } from 'node:buffer'
 
 /** No claim is deeper. */
 const MAX_DEPTH = 20
@@ -9,11 +9,11 @@ const MAX_DEPTH = 20
  *
  * @returns the object, or what it is instead
  */
-export function readObject(bytes: Uint8Array): Record<string, unknown> | string {
-  let text: string
+export function readObject(bytes: Buffer): Record<string, unknown> | string {
+  if (!isUtf8(bytes)) return 'is not JSON'
+  const text = bytes.toString('utf8')
   let value: unknown
   try {
-    text = utf8.decode(bytes)
     value = JSON.parse(text)
   } catch {
     // The parser's message would quote the token.
