@@ -1,22 +1,33 @@
+import { isIP } from 'node:net'
 import { getHeapStatistics } from 'node:v8'
 import { createOpsHandler } from './admin/handler.ts'
-import { createHealth } from './admin/health.ts'
+import { createHealth, type Health } from './admin/health.ts'
+import type { Status } from './admin/status.ts'
+import { isLoopback } from './config/hosts.ts'
+import { fixedFaults } from './config/fixed.ts'
+import type { LoadedConfig } from './config/load.ts'
+import { NotAppliedError } from './config/reload.ts'
 import type { Config } from './config/schema.ts'
+import { ConfigError } from './errors.ts'
 import { createEgress } from './issuer/egress.ts'
 import { describeFetchError } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
+import { openListener, openProxyListener, StartError, type OpenListener } from './listeners.ts'
+import type { ProcessContext } from './parts.ts'
+import { watchExposure } from './proxy/exposure.ts'
 import { createRuntime, type Runtime } from './runtime.ts'
-import { createListener, type Listener, type ListenAddress, type RequestHandler } from './server/listener.ts'
-import { createTlsSource, type TlsSource } from './server/tls.ts'
+import type { CallerHandler } from './server/caller.ts'
+import type { RequestHandler } from './server/listener.ts'
 import type { Log } from './telemetry/log.ts'
 import { createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { createTelemetry, type Telemetry } from './telemetry/telemetry.ts'
 import { systemClock, type Clock } from './util/clock.ts'
-import { newRequestId } from './util/request-id.ts'
+
+export { StartError } from './listeners.ts'
 
 export interface AppOptions {
   readonly config: Config
-  /** For secrets that are in environment variables. */
+  /** For secrets that are in environment variables, and POD_IP. */
   readonly env: Readonly<Record<string, string | undefined>>
   readonly log: Log
   readonly version: string
@@ -25,144 +36,227 @@ export interface AppOptions {
 
 /** The running sidecar. */
 export interface App {
-  /** The ports that were bound; `helper` is absent unless a client is configured. */
+  /** The ports that are bound; `helper` is absent unless a client is configured. */
   readonly ports: { readonly proxy: number; readonly ops: number; readonly helper: number | undefined }
   readonly telemetry: Telemetry
+  /** The configuration in use. */
+  readonly config: Config
+  /**
+   * Takes another configuration into use without failing a request: what did not change lives on, what did is built, has
+   * its keys before it serves, and replaces the old, which ends with its last request. One at a time.
+   *
+   * @throws ConfigError for settings that cannot change while it runs and secrets that cannot be read; NotAppliedError while
+   * the keys of a new issuer cannot be had, or a listener cannot be opened. Then nothing has changed.
+   */
+  reload(loaded: LoadedConfig): Promise<void>
+  /** Writes down how an attempt to reload ended: its problems, or none. */
+  reloadFinished(problems: readonly string[]): void
   /**
    * Stops without losing a request: not ready at once, `Connection: close` on every answer, still accepting for
-   * `delayMs`, then requests in flight up to the configured grace. Calling it again changes nothing.
+   * `delayMs` (counted from an earlier notice by `bearward drain`, if there was one), then requests in flight up to the
+   * configured grace. Calling it again changes nothing.
    */
   drain(delayMs: number): Promise<void>
 }
 
-/** A listener cannot be bound; the message says which and how to choose another. Exit code 1. */
-export class StartError extends Error {
-  override readonly name = 'StartError'
-}
-
 /** The ops listener outlives the others by this, so that a last probe or scrape finds it. */
 const OPS_GRACE_MS = 500
+/** How long the keys of a new issuer may take before the configuration that names it is given up, for now. */
+const KEYS_LIMIT_MS = 10_000
+const KEYS_CHECK_MS = 20
 
 /**
  * Starts the sidecar: everything is listening when the promise resolves, whether or not issuers and upstream answer.
  *
  * @throws StartError when an address cannot be bound; ConfigError when a secret cannot be read
  */
-export async function startApp({ config, env, log, version, clock = systemClock }: AppOptions): Promise<App> {
-  const metrics = createMetrics(version)
-  const telemetry = createTelemetry({ log, metrics, accessLog: config.telemetry.access_log, describeFetchError })
-  const egress = createEgress({ proxy: readProxy(env) })
-  const runtime = createRuntime({ config, env, telemetry, egress, clock })
-  const state = { started: false, draining: false }
-  const health = createHealth(runtime.latches, state)
-  metrics.onScrape(() => metrics.set('bearward_ready', health.ready() ? 1 : 0))
+export async function startApp(options: AppOptions): Promise<App> {
+  const sidecar = new Sidecar(options)
+  await sidecar.start()
+  return sidecar
+}
 
-  const listeners = createListeners(config, runtime, telemetry, createOpsHandler(health, metrics))
-  const ports = await bindAll(listeners, config)
-  runtime.start()
-  state.started = true
-  announce(log, version, ports)
+class Sidecar implements App {
+  readonly telemetry: Telemetry
+  readonly #log: Log
+  readonly #version: string
+  readonly #metrics: Metrics
+  readonly #health: Health
+  readonly #context: ProcessContext
+  readonly #state = { started: false, draining: false }
+  readonly #status: { loadedAtMs: number; reload: Status['config']['reload'] }
+  readonly #open: { proxy?: OpenListener; ops?: OpenListener; helper?: OpenListener } = {}
+  #config: Config
+  #runtime: Runtime
+  #endWatch: () => void = () => undefined
+  #noticedAtMs: number | undefined
+  #drained: Promise<void> | undefined
 
-  let drained: Promise<void> | undefined
-  const drain = async (delayMs: number) => {
-    log.info('draining', { delay_ms: delayMs, timeout_ms: config.drain.timeout })
-    state.draining = true
-    listeners.proxy.drain()
-    listeners.helper?.drain()
-    if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs))
-    const cut = await Promise.all([
-      listeners.proxy.stop(config.drain.timeout),
-      listeners.helper?.stop(config.drain.timeout) ?? 0,
-    ])
-    await listeners.ops.stop(OPS_GRACE_MS)
-    await closeAll(runtime, egress, metrics)
-    log.info('stopped', { requests_cut: cut[0] + cut[1] })
-    await log.flush()
+  constructor({ config, env, log, version, clock = systemClock }: AppOptions) {
+    this.#log = log
+    this.#version = version
+    this.#config = config
+    this.#metrics = createMetrics(version)
+    const accessLog = () => this.#config.telemetry.access_log
+    this.telemetry = createTelemetry({ log, metrics: this.#metrics, accessLog, describeFetchError })
+    this.#context = {
+      env,
+      telemetry: this.telemetry,
+      egress: createEgress({ proxy: readProxy(env) }),
+      tunnels: new Set(),
+      clock,
+    }
+    this.#runtime = createRuntime({ ...this.#context, config })
+    this.#health = createHealth(() => this.#runtime.latches, this.#state)
+    this.#metrics.onScrape(() => this.#metrics.set('bearward_ready', this.#health.ready() ? 1 : 0))
+    this.#status = { loadedAtMs: clock.now(), reload: undefined }
   }
-  return { ports, telemetry, drain: (delayMs) => (drained ??= drain(delayMs)) }
-}
 
-async function closeAll(runtime: Runtime, egress: { close(): Promise<void> }, metrics: Metrics): Promise<void> {
-  runtime.close()
-  await egress.close()
-  metrics.close()
-}
-
-interface Listeners {
-  readonly proxy: Listener
-  readonly ops: Listener
-  readonly helper: Listener | undefined
-}
-
-function createListeners(config: Config, runtime: Runtime, telemetry: Telemetry, handleOps: RequestHandler): Listeners {
-  const limits = {
-    headerBytes: config.limits.header_bytes,
-    headersTimeoutMs: config.limits.headers_timeout,
-    keepAliveTimeoutMs: config.limits.keep_alive_timeout,
-    connections: config.limits.connections,
+  get config(): Config {
+    return this.#config
   }
-  const create = (address: ListenAddress, handle: RequestHandler, traffic: boolean) =>
-    createListener({
-      address,
-      limits,
-      handle,
-      ...(traffic && { tls: createConfiguredTls(config, telemetry) }),
-      ...(traffic && { http2: { handle: runtime.handleProxy, concurrentStreams: config.limits.concurrent_streams } }),
-      newRequestId,
-      onDropped: telemetry.connectionDropped,
-      onHandshakeFailed: telemetry.handshakeFailed,
-      onUnreadable: (code, reason, peer, requestId) => {
-        if (traffic) telemetry.requestUnreadable(code, reason, peer, requestId)
-      },
+
+  get ports(): App['ports'] {
+    const { proxy, ops, helper } = this.#open
+    return { proxy: proxy?.port ?? 0, ops: ops?.port ?? 0, helper: helper?.port }
+  }
+
+  async start(): Promise<void> {
+    const handleOps = createOpsHandler({
+      health: this.#health,
+      metrics: this.#metrics,
+      status: () => this.#describe(),
+      onDrain: () => void this.#expectEnd(),
     })
-  return {
-    proxy: create(config.listen.proxy, runtime.handleProxy, true),
-    ops: create(config.listen.ops, handleOps, false),
-    helper: runtime.handleHelper && create(config.listen.helper, runtime.handleHelper, false),
-  }
-}
-
-/** @throws StartError when the files cannot be used */
-function createConfiguredTls({ listen: { tls } }: Config, telemetry: Telemetry): TlsSource | undefined {
-  if (tls === undefined) return undefined
-  const files = { certificateFile: tls.certificate_file, keyFile: tls.key_file, clientCaFile: tls.client_ca_file }
-  try {
-    return createTlsSource(files, telemetry.certificatesRotated)
-  } catch (error) {
-    const { code, path } = error as NodeJS.ErrnoException
-    throw new StartError(`listen.tls: the file ${path} cannot be read (${code}); name another, or remove listen.tls`)
-  }
-}
-
-async function bindAll(listeners: Listeners, { listen }: Config): Promise<App['ports']> {
-  const bound: Listener[] = []
-  const bind = async (name: 'proxy' | 'ops' | 'helper', listener: Listener): Promise<number> => {
     try {
-      const port = await listener.start()
-      bound.push(listener)
-      return port
+      this.#open.ops = await openListener('ops', this.#config, handleOps, this.telemetry)
+      await this.#openHelper(this.#runtime)
+      const handleProxy: CallerHandler = (request, response, expectsContinue, fault) =>
+        this.#runtime.handleProxy(request, response, expectsContinue, fault)
+      this.#open.proxy = await openProxyListener(this.#config, handleProxy, this.telemetry)
     } catch (error) {
-      await Promise.all(bound.map((other) => other.stop(0)))
-      throw new StartError(describeBindError(name, listen[name], error))
+      await Promise.all(Object.values(this.#open).map(({ listener }) => listener.stop(0)))
+      throw error
+    }
+    this.#runtime.start()
+    this.#runtime.show()
+    this.#state.started = true
+    this.telemetry.configLoaded(this.#status.loadedAtMs)
+    announce(this.#log, this.#version, this.ports)
+    this.#watchUpstream()
+  }
+
+  async reload({ config, locate }: LoadedConfig): Promise<void> {
+    const faults = fixedFaults(this.#config, config)
+    if (faults.length > 0) throw new ConfigError(faults.map(locate))
+    const next = createRuntime({ ...this.#context, config }, this.#runtime.parts)
+    next.start()
+    try {
+      // Without keys the old one is no better than the new one.
+      if (this.#runtime.latches.every(({ isOpen }) => isOpen())) await untilOpen(next.latches)
+      if (this.#state.draining) throw new NotAppliedError('the process is ending')
+      await this.#openHelper(next, config)
+    } catch (error) {
+      void next.retire()
+      throw error instanceof StartError ? new NotAppliedError(error.message) : error
+    }
+    this.#replace(config, next)
+  }
+
+  #replace(config: Config, next: Runtime): void {
+    const old = this.#runtime
+    this.#runtime = next
+    this.#config = config
+    next.show()
+    void old.retire()
+    this.#log.setLevel(config.telemetry.log_level)
+    this.#status.loadedAtMs = this.#context.clock.now()
+    this.telemetry.configLoaded(this.#status.loadedAtMs)
+    this.#watchUpstream()
+    if (next.handleHelper === undefined) {
+      void this.#open.helper?.listener.stop(config.drain.timeout)
+      delete this.#open.helper
     }
   }
-  return {
-    ops: await bind('ops', listeners.ops),
-    helper: listeners.helper && (await bind('helper', listeners.helper)),
-    proxy: await bind('proxy', listeners.proxy),
+
+  reloadFinished(problems: readonly string[]): void {
+    this.#status.reload = { at: this.#context.clock.now(), problems }
+    this.telemetry.reloaded(problems)
+  }
+
+  /** Opens the helper's listener when a runtime needs one and there is none. */
+  async #openHelper({ handleHelper }: Runtime, config = this.#config): Promise<void> {
+    if (handleHelper === undefined || this.#open.helper !== undefined) return
+    const handle: RequestHandler = (request, response) => this.#runtime.handleHelper?.(request, response)
+    this.#open.helper = await openListener('helper', config, handle, this.telemetry)
+  }
+
+  drain(delayMs: number): Promise<void> {
+    return (this.#drained ??= this.#drain(delayMs))
+  }
+
+  async #drain(delayMs: number): Promise<void> {
+    const { proxy, helper, ops } = this.#open
+    const { timeout } = this.#config.drain
+    this.#endWatch()
+    const leftMs = this.#expectEnd() + delayMs - performance.now()
+    if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, leftMs))
+    for (const tunnel of this.#context.tunnels) tunnel.close(1001)
+    const cut = await Promise.all([proxy?.listener.stop(timeout) ?? 0, helper?.listener.stop(timeout) ?? 0])
+    await ops?.listener.stop(OPS_GRACE_MS)
+    void this.#runtime.retire()
+    await this.#context.egress.close()
+    this.#metrics.close()
+    this.#log.info('stopped', { requests_cut: cut[0] + cut[1] })
+    await this.#log.flush()
+  }
+
+  /** From now on it is not ready and closes connections after each answer, and goes on serving. Returns since when. */
+  #expectEnd(): number {
+    if (this.#noticedAtMs !== undefined) return this.#noticedAtMs
+    const { delay, timeout } = this.#config.drain
+    this.#log.info('draining', { delay_ms: delay, timeout_ms: timeout })
+    this.#state.draining = true
+    this.#open.proxy?.listener.drain()
+    this.#open.helper?.listener.drain()
+    return (this.#noticedAtMs = performance.now())
+  }
+
+  /** Looks whether the upstream answers on the addresses of the pod, too. */
+  #watchUpstream(): void {
+    this.#endWatch()
+    const { env, clock } = this.#context
+    const { host, port } = this.#runtime.upstreamAddress ?? { host: '', port: 0 }
+    const addresses = (env['POD_IP'] ?? '').split(',').filter((address) => isIP(address) !== 0)
+    // An upstream elsewhere has a way in of its own, and what answers on the port of the proxy is the proxy.
+    const isHere = isLoopback(host) || addresses.includes(host)
+    if (!isHere || port === this.ports.proxy) return
+    this.#endWatch = watchExposure({ addresses, port, clock, onFound: this.telemetry.upstreamExposed })
+  }
+
+  #describe(): Status {
+    const { loadedAtMs, reload } = this.#status
+    return {
+      version: this.#version,
+      ready: this.#health.ready(),
+      waiting_for: this.#health.waitingFor(),
+      config: { loaded_at: loadedAtMs, reload },
+      issuers: this.#runtime.parts.issuers.map(({ value: { issuer } }) => ({ name: issuer.name, ...issuer.status() })),
+    }
   }
 }
 
-function describeBindError(name: string, { host, port }: ListenAddress, error: unknown): string {
-  const code = (error as NodeJS.ErrnoException).code ?? 'unknown'
-  const reasons: Record<string, string> = {
-    EADDRINUSE: 'another process listens there',
-    EACCES: 'ports below 1024 need a privilege that this process does not have',
-    EADDRNOTAVAIL: 'this machine has no such address',
-    ENOTFOUND: 'the host name is not known',
+/** @throws NotAppliedError after a while, naming what is missing */
+async function untilOpen(latches: Runtime['latches']): Promise<void> {
+  const deadlineMs = performance.now() + KEYS_LIMIT_MS
+  for (;;) {
+    const closed = latches.filter(({ isOpen }) => !isOpen())
+    if (closed.length === 0) return
+    if (performance.now() > deadlineMs) {
+      throw new NotAppliedError(`the ${closed.map(({ name }) => name).join(', the ')} cannot be had`)
+    }
+    await new Promise((resolve) => setTimeout(resolve, KEYS_CHECK_MS))
   }
-  const way = `choose another with listen.${name} or BEARWARD_${name.toUpperCase()}_LISTEN`
-  return `cannot listen on ${host}:${port} (${name}): ${reasons[code] ?? code}; ${way}`
 }
 
 function announce(log: Log, version: string, ports: App['ports']): void {

@@ -246,10 +246,22 @@ export class ConfigError extends Error {
   readonly problems: readonly Problem[]
 
   constructor(problems: readonly Problem[]) {
-    super(problems.map(formatProblem).join('\n'))
+    super(formatProblems(problems))
     this.name = 'ConfigError'
     this.problems = problems
   }
+}
+
+/** A file with more problems than this has one problem: it is not a configuration. */
+const MAX_SHOWN = 50
+
+/** The first fifty problems as lines, and how many more there are. */
+export function formatProblems(problems: readonly Problem[]): string {
+  const rest = problems.length - MAX_SHOWN
+  const lines = problems.slice(0, MAX_SHOWN).map(formatProblem)
+  if (rest > 0)
+    lines.push(`${problems[0]?.source}: ${rest} more ${rest === 1 ? 'problem is' : 'problems are'} not shown.`)
+  return lines.join('\n')
 }
 
 /** One problem as one line: `file:line: path: problem (hint)`. */

@@ -2,11 +2,11 @@
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { COMMANDS, HELP } from './commands/help.ts'
-import type { StopSignals } from './commands/serve.ts'
+import type { Signals } from './commands/serve.ts'
 import { ConfigError } from './errors.ts'
 
 // First of all: as PID 1 a process without handlers ignores SIGTERM until it is killed.
-const signals = listenForStop()
+const signals = listenForSignals()
 process.exitCode = await run(process.argv.slice(2))
 process.exit()
 
@@ -34,7 +34,26 @@ async function run(argv: readonly string[]): Promise<number> {
   }
   // `--config "$FILE"` with the variable unset must not look like a file that is missing, nor like no file.
   if (rest.includes('')) return usage(`An argument is empty. See "bearward ${command} --help".`)
-  return command === 'serve' ? runServe(rest) : runCheckConfig(rest)
+  return runCommand(command as keyof typeof COMMANDS, rest)
+}
+
+async function runCommand(command: keyof typeof COMMANDS, argv: readonly string[]): Promise<number> {
+  const io = {
+    stdout: (text: string) => void process.stdout.write(text),
+    stderr: (text: string) => void process.stderr.write(text),
+    env: process.env,
+  }
+  // Each is loaded when it is asked for: a probe must not wait for what only the sidecar needs.
+  switch (command) {
+    case 'serve':
+      return runServe(argv)
+    case 'check-config':
+      return (await import('./commands/check-config.ts')).checkConfig(argv, io)
+    case 'probe':
+      return (await import('./commands/probe.ts')).probe(argv, io)
+    case 'drain':
+      return (await import('./commands/drain.ts')).drain(argv, io)
+  }
 }
 
 async function runServe(argv: readonly string[]): Promise<number> {
@@ -55,15 +74,6 @@ async function runServe(argv: readonly string[]): Promise<number> {
   }
 }
 
-async function runCheckConfig(argv: readonly string[]): Promise<number> {
-  const { checkConfig } = await import('./commands/check-config.ts')
-  return checkConfig(argv, {
-    stdout: (text) => void process.stdout.write(text),
-    stderr: (text) => void process.stderr.write(text),
-    env: process.env,
-  })
-}
-
 function usage(sentence: string): number {
   process.stderr.write(`${sentence}\n`)
   return 64
@@ -74,10 +84,11 @@ function readVersion(): string {
   return (JSON.parse(text) as { version: string }).version
 }
 
-function listenForStop(): StopSignals {
+function listenForSignals(): Signals {
   const first = Promise.withResolvers<'SIGTERM' | 'SIGINT'>()
   const second = Promise.withResolvers<void>()
   let signalled = false
+  let hangUp: (() => void) | undefined
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       if (signalled) second.resolve()
@@ -85,5 +96,6 @@ function listenForStop(): StopSignals {
       first.resolve(signal)
     })
   }
-  return { first: first.promise, second: second.promise }
+  process.on('SIGHUP', () => hangUp?.())
+  return { first: first.promise, second: second.promise, onHangup: (run) => void (hangUp = run) }
 }

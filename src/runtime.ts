@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Latch } from './admin/health.ts'
-import { isLoopback } from './config/check.ts'
+import { isLoopback } from './config/hosts.ts'
 import type { Config } from './config/schema.ts'
 import { readSecret } from './config/secrets.ts'
 import { createGate } from './gate/gate.ts'
@@ -9,32 +9,33 @@ import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.t
 import { createHelperHandler } from './helper/handler.ts'
 import { createRefreshSpender, type HelperClient } from './helper/refresh.ts'
 import { createTokenReader } from './http/authorization.ts'
+import { createCorsFields } from './http/cors.ts'
 import { createTrust } from './http/forwarded.ts'
 import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
-import { createEgress, type Egress } from './issuer/egress.ts'
-import { createIssuer, type Issuer } from './issuer/issuer.ts'
-import { readProxy } from './issuer/proxy.ts'
-import { createDial, type Dial } from './proxy/dial.ts'
+import {
+  createConfiguredDial,
+  createPartsUse,
+  releaseParts,
+  shareIssuer,
+  shareUpstream,
+  shareVerifier,
+  type OpenIssuer,
+  type ProcessContext,
+  type RuntimeParts,
+} from './parts.ts'
 import { createForward } from './proxy/forward.ts'
-import { createHttp2Upstream } from './proxy/http2-upstream.ts'
+import { createTunnels } from './proxy/tunnel.ts'
 import { createProxyHandler } from './proxy/handler.ts'
-import { createUpstream, type Upstream } from './proxy/upstream.ts'
 import type { CallerHandler } from './server/caller.ts'
-import type { Telemetry } from './telemetry/telemetry.ts'
 import type { Expectation } from './token/claims.ts'
 import type { AcceptedIssuer } from './token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
-import type { Clock } from './util/clock.ts'
 import { newRequestId } from './util/request-id.ts'
+import type { Shared } from './util/shared.ts'
 
-/** What outlives one configuration and is lent to the rooms. */
-export interface RuntimeContext {
+/** A configuration, and what its rooms are built with. */
+export interface RuntimeContext extends ProcessContext {
   readonly config: Config
-  /** For secrets that are in environment variables. */
-  readonly env: Readonly<Record<string, string | undefined>>
-  readonly telemetry: Telemetry
-  readonly egress: Egress
-  readonly clock: Clock
 }
 
 /** All rooms of one configuration, built bottom-up. Nothing is fetched or opened before `start()`. */
@@ -42,10 +43,17 @@ export interface Runtime {
   readonly handleProxy: CallerHandler
   /** Absent unless a client is configured. */
   readonly handleHelper: ((request: IncomingMessage, response: ServerResponse) => void) | undefined
+  /** Where the upstream listens; absent for a Unix socket. */
+  readonly upstreamAddress: { readonly host: string; readonly port: number } | undefined
   /** What must have happened before traffic is welcome. */
   readonly latches: readonly Latch[]
+  readonly parts: RuntimeParts
+  /** Begins to fetch the keys that were not taken over. Once. */
   start(): void
-  close(): void
+  /** Makes its issuers and its memory those that the metrics show. */
+  show(): void
+  /** No more requests come: ends when none is under way, and closes what no other runtime took over. */
+  retire(): Promise<void>
 }
 
 /** Headers by which some frameworks take a request for one of another method than the rules decided on. */
@@ -54,110 +62,123 @@ const METHOD_OVERRIDES = ['x-http-method-override', 'x-http-method', 'x-method-o
 /**
  * Builds the rooms of one configuration.
  *
+ * @param previous - the parts of the runtime in use, if there is one: what did not change is taken over from them
  * @throws ConfigError when a secret cannot be read
  */
-export function createRuntime(context: RuntimeContext): Runtime {
-  const { config, telemetry, clock } = context
-  const issuers = config.issuers.map((settings) => createConfiguredIssuer(settings, context))
-  const accepted = issuers.map(({ accepted }) => accepted)
+export function createRuntime(context: RuntimeContext, previous?: RuntimeParts): Runtime {
+  const { config, telemetry } = context
+  const issuers = config.issuers.map((settings) => createConfiguredIssuer(settings, context, previous))
   const toIdentity = createConfiguredEncoder(config)
-  const verifier = createTokenVerifier({
-    issuers: accepted,
-    maxTokenBytes: config.limits.token_bytes,
-    cacheEntries: config.limits.token_cache_entries,
-    cacheBytes: config.limits.token_cache_bytes,
-    prepare: toIdentity,
-    clock,
-    onCacheResult: telemetry.tokenPresented,
-  })
-  const upstream = createConfiguredUpstream(config)
-  telemetry.watchIssuers(issuers.map(({ issuer }) => issuer))
-  telemetry.watchTokenCache(verifier.status)
+  const parts: RuntimeParts = {
+    issuers: issuers.map(({ open }) => open),
+    upstream: shareUpstream(config, previous),
+    verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
+    spendRefreshToken: previous?.spendRefreshToken ?? createRefreshSpender(telemetry.exchangeCoalesced),
+  }
+  try {
+    return connectRooms(context, issuers, parts, toIdentity)
+  } catch (error) {
+    releaseParts(parts)
+    throw error
+  }
+}
 
+function connectRooms(
+  context: RuntimeContext,
+  issuers: readonly ConfiguredIssuer[],
+  parts: RuntimeParts,
+  toIdentity: IdentityEncoder,
+): Runtime {
+  const { config, telemetry } = context
+  const verifier = parts.verifier.value
+  const use = createPartsUse(parts)
+  const tunnels = createTunnels({
+    dial: createConfiguredDial(config.upstream),
+    responseTimeoutMs: config.upstream.response_timeout,
+    enabled: config.websocket.enabled && !config.upstream.url.startsWith('h2c:'),
+    closeAtTokenExpiry: config.websocket.close_at_token_expiry,
+    open: context.tunnels,
+    clock: context.clock,
+  })
   return {
     handleProxy: createProxyHandler({
       gate: createConfiguredGate(config, verifier, toIdentity),
-      forward: createForward(upstream, createConfiguredFilter(config)),
+      forward: createForward(parts.upstream.value, tunnels, createConfiguredFilter(config)),
       record: telemetry.requestFinished,
       onUnexpected: telemetry.unexpectedError,
       isTrustedPeer: createTrust(config.listen.trusted_proxies),
       newRequestId,
-      onInFlight: telemetry.inFlightChanged,
+      onInFlight(change) {
+        telemetry.inFlightChanged(change)
+        use.changed(change)
+      },
+      corsFields: createCorsFields(config.cors.origins),
       maxInFlight: config.limits.requests_in_flight,
       maxFields: config.limits.header_count,
     }),
-    handleHelper: createConfiguredHelper(context, issuers, verifier),
-    latches: issuers.map(({ issuer }) => ({
-      name: `keys of issuer ${issuer.name}`,
-      isOpen: () => issuer.status().state !== 'empty',
+    handleHelper: createConfiguredHelper(context, issuers, parts),
+    upstreamAddress: readOrigin(config.upstream.url),
+    latches: issuers.map(({ open }) => ({
+      name: `keys of issuer ${open.value.issuer.name}`,
+      isOpen: () => open.value.issuer.status().state !== 'empty',
     })),
-    start: () => issuers.forEach(({ issuer }) => issuer.start()),
-    close() {
-      for (const { issuer } of issuers) issuer.close()
-      for (const { egress } of issuers) if (egress !== context.egress) void egress.close()
-      upstream.close()
+    parts,
+    start() {
+      for (const { open } of issuers) if (open.isNew) open.value.issuer.start()
     },
+    show() {
+      telemetry.watchIssuers(issuers.map(({ open }) => open.value.issuer))
+      telemetry.watchTokenCache(verifier.status)
+    },
+    retire: use.retire,
   }
 }
 
-function createConfiguredUpstream({ upstream: settings, limits }: Config): Upstream {
-  const create = new URL(settings.url).protocol === 'h2c:' ? createHttp2Upstream : createUpstream
-  return create({
-    dial: createConfiguredDial(settings),
-    connectTimeoutMs: settings.connect_timeout,
-    responseTimeoutMs: settings.response_timeout,
-    idleTimeoutMs: settings.idle_timeout,
-    bodyTimeoutMs: limits.body_timeout,
-    connections: settings.connections,
-  })
-}
-
-/** A host name is resolved for each connection. */
-function createConfiguredDial(settings: Config['upstream']): Dial {
-  const { protocol, hostname, port, pathname } = new URL(settings.url)
-  if (protocol === 'unix:') return createDial({ path: decodeURIComponent(pathname) }, undefined)
-  const host = hostname.replace(/^\[|\]$/g, '')
-  if (protocol !== 'https:') return createDial({ host, port: port === '' ? 80 : Number(port) }, undefined)
-  const tls = {
-    serverName: settings.server_name ?? host,
-    caFile: settings.ca_file,
-    certificateFile: settings.certificate_file,
-    keyFile: settings.key_file,
-    protocol: 'http/1.1',
-  } as const
-  return createDial({ host, port: port === '' ? 443 : Number(port) }, tls)
+function readOrigin(url: string): Runtime['upstreamAddress'] {
+  const { protocol, hostname, port } = new URL(url)
+  if (protocol === 'unix:') return undefined
+  return {
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port),
+  }
 }
 
 type IssuerSettings = Config['issuers'][number]
 
 interface ConfiguredIssuer {
   readonly settings: IssuerSettings
-  readonly issuer: Issuer
+  readonly open: Shared<OpenIssuer>
   readonly accepted: AcceptedIssuer
-  /** The door of all issuers, or one of its own for an issuer with its own certificate authorities. */
-  readonly egress: Egress
 }
 
-function createConfiguredIssuer(settings: IssuerSettings, context: RuntimeContext): ConfiguredIssuer {
-  const egress = createConfiguredEgress(settings, context)
-  const issuer = createIssuer({
-    name: settings.name,
-    issuer: settings.issuer,
-    jwksUri: settings.jwks_uri,
-    jwksFile: settings.jwks_file,
-    jwksSeedFile: settings.jwks_seed_file,
-    jwksBearerTokenFile: settings.jwks_bearer_token_file,
-    discoveryUrl: settings.discovery_url,
-    algorithms: new Set(settings.algorithms),
-    refreshIntervalMs: settings.jwks_refresh_interval,
-    maxStaleMs: settings.jwks_max_stale,
-    insecureHttp: settings.insecure_http,
-    egress,
-    clock: context.clock,
-    onFetch: context.telemetry.keysFetched,
-  })
-  const expectation = toExpectation(settings)
-  return { settings, issuer, accepted: { expectation, keys: issuer.keys }, egress }
+function createConfiguredIssuer(
+  settings: IssuerSettings,
+  context: RuntimeContext,
+  previous: RuntimeParts | undefined,
+): ConfiguredIssuer {
+  const open = shareIssuer(settings, context, previous)
+  return { settings, open, accepted: { expectation: toExpectation(settings), keys: open.value.issuer.keys } }
+}
+
+function createConfiguredVerifier(
+  { config, telemetry, clock }: RuntimeContext,
+  issuers: readonly ConfiguredIssuer[],
+  toIdentity: IdentityEncoder,
+  previous: RuntimeParts | undefined,
+): Shared<TokenVerifier> {
+  const { token_bytes: maxTokenBytes, token_cache_entries: cacheEntries, token_cache_bytes: cacheBytes } = config.limits
+  const madeOf = [config.issuers, issuers.map(({ open }) => open.key), config.identity]
+  const create = () =>
+    createTokenVerifier({
+      issuers: issuers.map(({ accepted }) => accepted),
+      maxTokenBytes,
+      cacheEntries,
+      cacheBytes,
+      prepare: toIdentity,
+      clock,
+      onCacheResult: telemetry.tokenPresented,
+    })
+  return shareVerifier([...madeOf, maxTokenBytes, cacheEntries, cacheBytes], create, previous)
 }
 
 function toExpectation(settings: IssuerSettings): Expectation {
@@ -168,6 +189,7 @@ function toExpectation(settings: IssuerSettings): Expectation {
     tenants: settings.insecure_any_tenant ? 'any' : new Set(settings.tenants?.map((tenant) => tenant.toLowerCase())),
     audience: settings.audience,
     kind: settings.token_kind,
+    accessTokenClaims: settings.access_token_claims,
     required: settings.required_claims.map(({ claim, any_of: anyOf }) => ({ path: claim, anyOf })),
     forbidden: settings.forbidden_claims,
     maxAgeSeconds: settings.max_token_age === undefined ? undefined : settings.max_token_age / 1000,
@@ -180,10 +202,6 @@ function toExpectation(settings: IssuerSettings): Expectation {
   }
 }
 
-function createConfiguredEgress({ ca_file: caFile }: IssuerSettings, { egress, env }: RuntimeContext): Egress {
-  return caFile === undefined ? egress : createEgress({ caFile, proxy: readProxy(env) })
-}
-
 function createConfiguredGate(config: Config, verifier: TokenVerifier, toIdentity: IdentityEncoder) {
   return createGate({
     target: {
@@ -193,6 +211,7 @@ function createConfiguredGate(config: Config, verifier: TokenVerifier, toIdentit
     },
     readToken: createTokenReader(config.credentials.header),
     matchRule: createRuleMatcher(config.rules.map(toRuleOptions), config.target.insecure_literal_paths),
+    forwardPreflights: config.cors.preflight === 'forward',
     verifier,
     toIdentity,
   })
@@ -246,7 +265,7 @@ function createConfiguredFilter({ identity, rules, credentials }: Config) {
 function createConfiguredHelper(
   { config, env, telemetry, clock }: RuntimeContext,
   issuers: readonly ConfiguredIssuer[],
-  verifier: TokenVerifier,
+  { verifier: { value: verifier }, spendRefreshToken }: RuntimeParts,
 ): Runtime['handleHelper'] {
   const accepted = issuers.map((issuer) => issuer.accepted)
   const clients = Object.entries(config.helper.clients).map(([name, settings]): HelperClient => {
@@ -259,11 +278,11 @@ function createConfiguredHelper(
       clientId: settings.client_id,
       readSecret: secret === undefined ? undefined : () => readSecret(secret, env),
       authentication: settings.client_authentication,
-      issuer: known.issuer,
+      issuer: known.open.value.issuer,
       accepted: known.accepted,
       tokenEndpoint: settings.token_endpoint,
       insecureHttp: known.settings.insecure_http,
-      egress: known.egress,
+      egress: known.open.value.egress,
       timeoutMs: config.helper.timeout,
       validate: { verifier, issuers: accepted, clock },
     }
@@ -271,7 +290,7 @@ function createConfiguredHelper(
   if (clients.length === 0) return undefined
   return createHelperHandler({
     clients,
-    spendRefreshToken: createRefreshSpender(telemetry.exchangeCoalesced),
+    spendRefreshToken,
     record: telemetry.exchangeFinished,
     onUnexpected: telemetry.unexpectedError,
     newRequestId,

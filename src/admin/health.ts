@@ -14,9 +14,11 @@ export interface Health {
   readonly waitingFor: () => readonly string[]
 }
 
-export function createHealth(latches: readonly Latch[], state: { started: boolean; draining: boolean }): Health {
+export function createHealth(latches: () => readonly Latch[], state: { started: boolean; draining: boolean }): Health {
   const waitingFor = () => [
-    ...latches.filter(({ isOpen }) => !isOpen()).map(({ name }) => name),
+    ...latches()
+      .filter(({ isOpen }) => !isOpen())
+      .map(({ name }) => name),
     ...(state.draining ? ['draining'] : []),
   ]
   return { started: () => state.started, ready: () => state.started && waitingFor().length === 0, waitingFor }

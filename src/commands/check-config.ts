@@ -1,10 +1,9 @@
-import { readFileSync } from 'node:fs'
 import { renderEffective } from '../config/effective.ts'
-import { loadConfigWithPlaces, type LoadedConfig } from '../config/load.ts'
+import { checkFiles, filesOf, isElsewhere } from '../config/files.ts'
+import { loadConfigWithPlaces } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
-import { readSecret } from '../config/secrets.ts'
 import { configWarnings } from '../config/warnings.ts'
-import { ConfigError, formatProblem, type Problem } from '../errors.ts'
+import { ConfigError } from '../errors.ts'
 
 export interface CheckConfigIo {
   readonly stdout: (text: string) => void
@@ -37,44 +36,16 @@ export function checkConfig(argv: readonly string[], { stdout, stderr, env }: Ch
       return 0
     }
     checkFiles(loaded, env)
+    for (const { file } of filesOf(config).filter(isElsewhere))
+      stdout(`warning: ${file} is not checked: it is in a pod only.\n`)
     for (const warning of configWarnings(config)) stdout(`warning: ${warning}\n`)
     stdout(`${file ?? 'The environment'} is valid: ${summarize(config)}.\n`)
     return 0
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
-    const { problems } = error
-    stderr(
-      `${problems.map(formatProblem).join('\n')}\n${problems.length} ${problems.length === 1 ? 'problem' : 'problems'} found.\n`,
-    )
+    const count = error.problems.length
+    stderr(`${error.message}\n${count} ${count === 1 ? 'problem' : 'problems'} found.\n`)
     return 78
-  }
-}
-
-function checkFiles({ config, locate }: LoadedConfig, env: CheckConfigIo['env']): void {
-  const problems: Problem[] = []
-  config.issuers.forEach(({ jwks_file: file }, i) => {
-    const reason = file === undefined ? undefined : whyUnreadable(file)
-    const problem = `names a file that cannot be read: ${file} (${reason}).`
-    if (reason !== undefined) problems.push(locate({ path: ['issuers', i, 'jwks_file'], problem }))
-  })
-  for (const [name, { client_secret: secret }] of Object.entries(config.helper.clients)) {
-    try {
-      if (secret !== undefined) readSecret(secret, env)
-    } catch (error) {
-      if (!(error instanceof ConfigError)) throw error
-      const path = ['helper', 'clients', name, 'client_secret']
-      problems.push(...error.problems.map(({ source, problem }) => locate({ path, problem: `${source}: ${problem}` })))
-    }
-  }
-  if (problems.length > 0) throw new ConfigError(problems)
-}
-
-function whyUnreadable(file: string): string | undefined {
-  try {
-    readFileSync(file)
-    return undefined
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? 'unknown'
   }
 }
 

@@ -1,7 +1,9 @@
 import { startApp, StartError, type App } from '../app.ts'
 import { loadConfig } from '../config/load.ts'
+import { createReloader } from '../config/reload.ts'
+import type { Config } from '../config/schema.ts'
 import { configWarnings } from '../config/warnings.ts'
-import { createLog } from '../telemetry/log.ts'
+import { createLog, type Log } from '../telemetry/log.ts'
 import { createOutput } from '../telemetry/output.ts'
 import { systemClock } from '../util/clock.ts'
 
@@ -14,11 +16,13 @@ export interface ServeOptions {
 }
 
 /** What the signals of a process ask for. Installed before anything else, since PID 1 has no default handlers. */
-export interface StopSignals {
+export interface Signals {
   /** Resolves with the first SIGTERM or SIGINT. */
   readonly first: Promise<'SIGTERM' | 'SIGINT'>
   /** Resolves with the next one. */
   readonly second: Promise<void>
+  /** Called for each SIGHUP from now on. */
+  onHangup(run: () => void): void
 }
 
 const STANDARD_OUTPUT = 1
@@ -29,14 +33,15 @@ const STANDARD_OUTPUT = 1
  * @returns the exit code: 0 after a drain, 1 when it could not start or a second signal cut the drain short
  * @throws ConfigError
  */
-export async function serve({ file, env, version, stderr }: ServeOptions, signals: StopSignals): Promise<number> {
+export async function serve({ file, env, version, stderr }: ServeOptions, signals: Signals): Promise<number> {
   const config = loadConfig({ ...(file === undefined ? {} : { file }), env })
   const log = createLog({
     level: config.telemetry.log_level,
     clock: systemClock,
     output: createOutput(STANDARD_OUTPUT),
   })
-  for (const warning of configWarnings(config)) log.warn(warning)
+  const warn = createWarner(log)
+  warn(config)
   let app: App
   try {
     app = await startApp({ config, env, log, version })
@@ -50,12 +55,38 @@ export async function serve({ file, env, version, stderr }: ServeOptions, signal
   process.on('uncaughtException', (error) => app.telemetry.unexpectedError(error))
   process.on('unhandledRejection', (error) => app.telemetry.unexpectedError(error))
 
+  const reloader = createReloader({
+    file,
+    env,
+    config,
+    clock: systemClock,
+    async apply(loaded) {
+      await app.reload(loaded)
+      warn(loaded.config)
+    },
+    onResult: (problems) => app.reloadFinished(problems),
+    onUnexpected: (error) => app.telemetry.unexpectedError(error),
+  })
+  signals.onHangup(() => reloader.reload())
+
   // Ctrl-C comes from a person who waits; SIGTERM from a cluster whose load balancers still send requests.
-  const delayMs = (await signals.first) === 'SIGINT' ? 0 : config.drain.delay
+  const delayMs = (await signals.first) === 'SIGINT' ? 0 : app.config.drain.delay
+  reloader.close()
   const cutShort = signals.second.then(async () => {
     log.warn('second signal: stopping at once')
     await log.flush()
     return 1
   })
   return Promise.race([app.drain(delayMs).then(() => 0), cutShort])
+}
+
+/** Logs what deserves a second look, once. */
+function createWarner(log: Log): (config: Config) => void {
+  const said = new Set<string>()
+  return (config) => {
+    for (const warning of configWarnings(config)) {
+      if (!said.has(warning)) log.warn(warning)
+      said.add(warning)
+    }
+  }
 }

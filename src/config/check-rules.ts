@@ -13,21 +13,13 @@ interface Place {
   readonly path: string
 }
 
-/** Checks the rules, alone and against each other. */
-export function checkRules({ rules, target }: Pick<Config, 'rules' | 'target'>): Fault[] {
-  const places = rules.flatMap(placesOf)
-  const wellFormed: Place[] = []
-  const pathFaults = places.flatMap((place): Fault[] => {
-    const problem = pathProblem(place, rules[place.index] as RuleConfig)
-    if (problem !== undefined) return [{ path: pathOf(place), problem }]
-    wellFormed.push(place)
-    return []
+/** Checks each rule by itself. */
+export function checkRules({ rules }: Pick<Config, 'rules'>): Fault[] {
+  const pathFaults = rules.flatMap(placesOf).flatMap((place): Fault[] => {
+    const problem = pathProblem(place)
+    return problem === undefined ? [] : [{ path: pathOf(place), problem }]
   })
-  return [
-    ...rules.flatMap((rule, i) => checkRule(rule, i, rules)),
-    ...pathFaults,
-    ...checkOverlaps(wellFormed, target.insecure_literal_paths),
-  ]
+  return [...rules.flatMap((rule, i) => checkRule(rule, i, rules)), ...pathFaults]
 }
 
 function placesOf(rule: RuleConfig, index: number): Place[] {
@@ -60,11 +52,6 @@ function checkRule(rule: RuleConfig, i: number, rules: readonly RuleConfig[]): F
   if (rule.exact === undefined && rule.prefix === undefined) {
     faults.push({ path: at, problem: 'needs paths: "exact" or "prefix".' })
   }
-  for (const key of ['scopes', 'roles', 'permissions'] as const) {
-    const needed = rule[key]
-    if (needed === undefined || (needed.all ?? needed.any) !== undefined) continue
-    faults.push({ path: [...at, key], problem: `asks for nothing: list ${key} under "all" or "any".` })
-  }
   return [...faults, ...checkAccess(rule, at)]
 }
 
@@ -84,7 +71,7 @@ function checkAccess(rule: RuleConfig, at: Path): Fault[] {
   return faults
 }
 
-function pathProblem({ path, kind, position }: Place, rule: RuleConfig): string | undefined {
+function pathProblem({ path, kind, position, rule }: Place): string | undefined {
   const written = rule[kind]?.[position] ?? ''
   if (!path.startsWith('/')) return 'must begin with "/".'
   if (!path.isWellFormed()) return 'is not Unicode text.'
@@ -108,21 +95,25 @@ function slashProblem(path: string): string | undefined {
   return `must be written without the slash at the end: ${path.slice(0, -1)}.`
 }
 
-/** Two rules for the same requests, or for paths that many backends cannot tell apart. */
-function checkOverlaps(places: readonly Place[], literalPaths: boolean): Fault[] {
+type Target = { readonly target: Partial<Config['target']> }
+
+/** Two rules for the same requests, or for paths that many backends cannot tell apart unless `target` vouches for it. */
+export function checkOverlaps({ rules, target }: Pick<Config, 'rules'> & Target): Fault[] {
   const seen = new Map<string, Place[]>()
-  return places.flatMap((place): Fault[] => {
-    const key = literalPaths ? place.path : place.path.toLowerCase()
+  const wellFormed = rules.flatMap(placesOf).filter((place) => pathProblem(place) === undefined)
+  return wellFormed.flatMap((place): Fault[] => {
+    const key = target.insecure_literal_paths === false ? place.path.toLowerCase() : place.path
     const others = seen.get(key) ?? []
     seen.set(key, [...others, place])
     const same = others.find(
       ({ kind, path, rule }) => kind === place.kind && path === place.path && shareMethods(rule, place.rule),
     )
     if (same !== undefined) {
-      const problem = `is in rules[${same.index}].${same.kind} ("${same.rule.name}"), too, for the same methods.`
+      const problem = `is in ${same.kind} of rule "${same.rule.name}", too, for the same methods.`
       return [{ path: pathOf(place), problem, other: pathOf(same) }]
     }
-    const alike = others.find((other) => other.path !== place.path)
+    // One rule may hold both: it is found whichever of them a backend reads.
+    const alike = others.find((other) => other.path !== place.path && other.index !== place.index)
     if (alike === undefined) return []
     const problem = `differs from "${alike.path}" of rule "${alike.rule.name}" by letter case alone, which many backends ignore.`
     const hint = 'If yours does not, set target.insecure_literal_paths: true.'

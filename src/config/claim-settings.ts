@@ -1,6 +1,6 @@
 /** The settings of an issuer that say which of its tokens are accepted and what their claims mean. */
 import * as v from 'valibot'
-import { audience, claimPath, duration, flag, instant, list, oneOf, scalar, section, text } from './fields.ts'
+import { audience, claimPath, duration, flag, instant, list, oneOf, pattern, scalar, section, text } from './fields.ts'
 
 /** Well-known issuers whose peculiarities are built in; presets.ts has their settings. */
 export const PRESETS = [
@@ -44,7 +44,11 @@ export const claimSettings = {
   tenants: v.optional(
     list(
       'For an issuer that holds `{tenantid}`: the tenants whose tokens are accepted, by the value of `tid`.',
-      text('The id of a tenant.', 64),
+      pattern(
+        'The id of a tenant.',
+        'the id of a tenant (a GUID)',
+        /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/,
+      ),
       1,
       1000,
     ),
@@ -61,9 +65,16 @@ export const claimSettings = {
     ),
     'access_token',
   ),
+  access_token_claims: v.optional(
+    claimPaths(
+      'Claims by which access tokens of this issuer differ from its ID tokens: a token with none of them is refused as an ' +
+        'ID token.',
+    ),
+    [],
+  ),
   required_claims: v.optional(
     list(
-      'Claims that every token must have, on every path.',
+      'Claims that every token must have, on every path. Those of the preset are required, too.',
       section('One required claim.', {
         claim: claimPath('Where the value is. Of a list, one element must match.'),
         any_of: v.optional(list('The accepted values. Default: any.', scalar('A value.'), 1)),

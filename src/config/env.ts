@@ -23,6 +23,7 @@ export const VARIABLES: readonly { readonly name: string; readonly sets: string 
     name,
     sets: name === 'BEARWARD_UPSTREAM' ? 'upstream' : path.join('.'),
   })),
+  { name: 'POD_IP', sets: 'addresses of the pod, where the upstream should not answer; it warns when it does' },
   { name: 'HTTPS_PROXY', sets: 'the proxy for requests to issuers, as a URL (or https_proxy)' },
   {
     name: 'NO_PROXY',
@@ -60,7 +61,7 @@ export function applyEnvironment(
     if (value === undefined) continue
     const before = result[group]
     // Whatever else stands there is a mistake that must not vanish behind the variable.
-    if (before !== undefined && (typeof before !== 'object' || Array.isArray(before))) continue
+    if (before === null || Array.isArray(before) || !['object', 'undefined'].includes(typeof before)) continue
     result[group] = { ...before, [key]: value }
     origins.set(`${group}.${key}`, name)
   }

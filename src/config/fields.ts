@@ -37,6 +37,8 @@ function field<T>(doc: FieldDoc, parse: Parse<T>) {
 }
 
 function readString(value: unknown, what: string): string {
+  if (typeof value === 'number' || typeof value === 'boolean')
+    throw new FieldFault(`must be ${what}: put it in quotes.`)
   if (typeof value !== 'string') throw new FieldFault(`must be ${what}.`)
   if (value === '') throw new FieldFault('must not be empty.')
   return value
@@ -159,7 +161,8 @@ export function url(description: string) {
 }
 
 function readUrl(string: string, schemes: readonly string[]): string {
-  if (string !== string.trim()) throw new FieldFault('must not begin or end with a space.')
+  if (/^https?:(?!\/\/[^/])/i.test(string)) throw new FieldFault('must have "//" and a host after its scheme.')
+  if (/[\s\\\x00-\x1f]/.test(string)) throw new FieldFault('must not hold spaces, backslashes or control characters.')
   const parsed = URL.canParse(string) ? new URL(string) : undefined
   if (parsed === undefined || !schemes.includes(parsed.protocol.slice(0, -1))) {
     throw new FieldFault(`must be an ${schemes.join(' or ')} URL.`)
@@ -174,9 +177,23 @@ export function upstreamUrl(description: string) {
   const plain = { type: 'string', pattern: '^((http|https|h2c)://|unix:/)' }
   return field({ text: description, kind: 'URL', json: plain }, (value) => {
     const string = readString(value, 'a URL')
-    if (/^unix:\/[^/]/.test(string)) return string
+    if (/^unix:/i.test(string)) return readSocket(string)
     return readUrl(string, ['http', 'https', 'h2c'])
   })
+}
+
+/** Longest path that the system has room for. */
+const MAX_SOCKET_BYTES = 107
+
+function readSocket(string: string): string {
+  const path = string.slice('unix:'.length)
+  if (!string.startsWith('unix:') || !/^(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._@+,:=~-]+)+$/.test(path)) {
+    throw new FieldFault('must be "unix:" and the absolute path of a socket, such as unix:/run/api.sock.')
+  }
+  if (path.length > MAX_SOCKET_BYTES) {
+    throw new FieldFault(`names a socket with more than ${MAX_SOCKET_BYTES} characters, which the system cannot open.`)
+  }
+  return string
 }
 
 /** Where a secret is; never the secret itself. */
@@ -282,11 +299,20 @@ const AUDIENCE_CLAIMS = ['aud', 'client_id', 'azp'] as const
 
 function readTexts(value: unknown): readonly string[] {
   const list: readonly unknown[] = Array.isArray(value) ? value : [value]
+  if (list.some((one) => typeof one === 'number' || typeof one === 'boolean')) {
+    throw new FieldFault('must be text: put it in quotes.')
+  }
+  if (list.some((one) => typeof one === 'string' && one !== one.trim())) {
+    throw new FieldFault('must not begin or end with a space.')
+  }
   if (list.length === 0 || !list.every((one) => typeof one === 'string' && one !== '')) {
     throw new FieldFault('must be text or a list of texts, none of them empty.')
   }
   return list as string[]
 }
+
+/** The end of the year 9999, in seconds since 1970. */
+const LAST_MOMENT = 253_402_300_799
 
 /** A moment, in RFC 3339 or as seconds since 1970; becomes seconds. */
 export function instant(description: string) {
@@ -294,10 +320,11 @@ export function instant(description: string) {
   return field({ text: description, kind, json: { type: ['string', 'integer'] } }, (value): number => {
     const isText =
       typeof value === 'string' && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/.test(value)
-    const seconds = isText ? Date.parse(value) / 1000 : value
-    if (typeof seconds !== 'number' || !Number.isSafeInteger(Math.floor(seconds)) || seconds < 0) {
+    const seconds = isText ? Math.floor(Date.parse(value) / 1000) : value
+    if (typeof seconds !== 'number' || !Number.isSafeInteger(seconds) || seconds < 0) {
       throw new FieldFault(`must be ${kind}.`)
     }
-    return Math.floor(seconds)
+    if (seconds > LAST_MOMENT) throw new FieldFault('is later than the year 9999: write seconds, not milliseconds.')
+    return seconds
   })
 }

@@ -1,6 +1,18 @@
-import type { Fault } from './check.ts'
 import type { PRESETS } from './claim-settings.ts'
-import type { Config } from './schema.ts'
+import {
+  checkAuth0,
+  checkCognito,
+  checkEntra,
+  checkGithubActions,
+  checkGoogle,
+  checkKeycloak,
+  checkOkta,
+  checkWorkosConnect,
+  checkWorkosUserManagement,
+  isEntraV1,
+  mustNotEndWithSlash,
+  type PresetCheck,
+} from './preset-checks.ts'
 
 type Values = Readonly<Record<string, unknown>>
 type PresetName = (typeof PRESETS)[number]
@@ -14,10 +26,8 @@ export interface Preset {
   /** Settings that depend on what is written. */
   readonly derive?: (written: Values) => Values
   /** What is wrong with an issuer of this provider. */
-  readonly check?: (issuer: IssuerConfig) => readonly Omit<Fault, 'path'>[]
+  readonly check?: PresetCheck
 }
-
-type IssuerConfig = Config['issuers'][number]
 
 const RS256 = ['RS256']
 const SERVICE_ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount'
@@ -28,16 +38,16 @@ export const PRESET_SETTINGS: Readonly<Record<PresetName, Preset>> = {
   auth0: {
     text: 'Access tokens for an API of an Auth0 tenant. Without an `audience` in the token request they are opaque.',
     settings: { algorithms: ['RS256', 'PS256'], token_types: ['JWT', 'at+jwt'], roles: [] },
-    check: ({ issuer }) => mustEndWithSlash(issuer),
+    check: checkAuth0,
   },
   'workos-connect': {
     text: 'Access tokens of WorkOS Connect; the audience is the resource, or else the client id of the environment.',
     settings: {
       algorithms: RS256,
       token_types: ['absent', 'JWT', 'at+jwt'],
-      required_claims: [{ claim: 'client_id' }],
+      access_token_claims: ['client_id'],
     },
-    check: ({ issuer }) => mustNotEndWithSlash(issuer),
+    check: checkWorkosConnect,
   },
   'workos-user-management': {
     text: 'Session tokens of WorkOS User Management: without `aud`, bound to a client by the address of the keys.',
@@ -48,33 +58,26 @@ export const PRESET_SETTINGS: Readonly<Record<PresetName, Preset>> = {
       permissions: ['permissions'],
     },
     derive: withAudienceClaim('client_id'),
-    check: ({ jwks_uri: jwksUri }) =>
-      jwksUri === undefined
-        ? [{ problem: 'needs jwks_uri.', hint: 'It is https://api.workos.com/sso/jwks/ followed by the client id.' }]
-        : [],
+    check: checkWorkosUserManagement,
   },
   okta: {
     text: 'Access tokens of an Okta custom authorization server.',
-    settings: { algorithms: RS256, token_types: ['absent', 'JWT', 'at+jwt'], required_claims: [{ claim: 'cid' }] },
-    check: ({ issuer }) => [
-      ...mustNotEndWithSlash(issuer),
-      ...(/\/oauth2\/[^/]+/.test(issuer)
-        ? []
-        : [
-            {
-              problem: 'is the Okta org authorization server, whose access tokens only Okta itself can verify.',
-              hint: 'Use a custom authorization server, such as https://DOMAIN/oauth2/default.',
-            },
-          ]),
-    ],
+    settings: { algorithms: RS256, token_types: ['absent', 'JWT', 'at+jwt'], access_token_claims: ['cid'] },
+    check: checkOkta,
   },
   entra: {
     text:
       'Access tokens of Microsoft Entra ID for an API of your own, of version 2 (`https://login.microsoftonline.com/TENANT/v2.0`) ' +
       'or 1 (`https://sts.windows.net/TENANT/`); with `{tenantid}` as the tenant, for the tenants listed.',
-    settings: { algorithms: RS256, token_types: ['JWT'], roles: ['roles'], permissions: [] },
+    settings: {
+      algorithms: RS256,
+      token_types: ['JWT'],
+      access_token_claims: ['scp', 'azp', 'appid'],
+      roles: ['roles'],
+      permissions: [],
+    },
     derive: deriveEntra,
-    check: ({ issuer }) => (isEntraV1(issuer) ? mustEndWithSlash(issuer) : mustNotEndWithSlash(issuer)),
+    check: checkEntra,
   },
   cognito: {
     text: 'Access tokens of an Amazon Cognito user pool: without `aud`, so the audience is compared with `client_id`.',
@@ -85,7 +88,7 @@ export const PRESET_SETTINGS: Readonly<Record<PresetName, Preset>> = {
       roles: ['cognito:groups'],
     },
     derive: withAudienceClaim('client_id'),
-    check: ({ issuer }) => mustNotEndWithSlash(issuer),
+    check: checkCognito,
   },
   keycloak: {
     text: 'Access tokens of a Keycloak realm. An Audience mapper must put the API into `aud`.',
@@ -95,7 +98,7 @@ export const PRESET_SETTINGS: Readonly<Record<PresetName, Preset>> = {
       required_claims: [{ claim: 'typ', any_of: ['Bearer'] }],
       roles: ['/realm_access/roles'],
     },
-    check: ({ issuer }) => mustNotEndWithSlash(issuer),
+    check: checkKeycloak,
   },
   google: {
     text: 'ID tokens of Google, since its access tokens are opaque; the audience is a client id.',
@@ -108,7 +111,7 @@ export const PRESET_SETTINGS: Readonly<Record<PresetName, Preset>> = {
       roles: [],
       permissions: [],
     },
-    check: ({ issuer }) => mustNotEndWithSlash(issuer),
+    check: checkGoogle,
   },
   kubernetes: {
     text: 'Service-account tokens of the cluster. Keys are fetched with the token of this pod.',
@@ -133,12 +136,12 @@ export const PRESET_SETTINGS: Readonly<Record<PresetName, Preset>> = {
       roles: [],
       permissions: [],
     },
-    check: ({ issuer }) => mustNotEndWithSlash(issuer),
+    check: checkGithubActions,
   },
   pingone: {
     text: 'Access tokens of a PingOne environment.',
     settings: { algorithms: RS256, token_types: ['at+jwt', 'JWT', 'absent'] },
-    check: ({ issuer }) => mustNotEndWithSlash(issuer),
+    check: mustNotEndWithSlash,
   },
   zitadel: {
     text: 'Access tokens of Zitadel, of applications that are set to JWT; the audience is the id of the project.',
@@ -148,7 +151,7 @@ export const PRESET_SETTINGS: Readonly<Record<PresetName, Preset>> = {
       roles: [['urn:zitadel:iam:org:project:roles']],
       permissions: [],
     },
-    check: ({ issuer }) => mustNotEndWithSlash(issuer),
+    check: mustNotEndWithSlash,
   },
   fusionauth: {
     text: 'Access tokens of FusionAuth, signed with an asymmetric key; the audience is the id of the application.',
@@ -164,7 +167,7 @@ export const PRESET_SETTINGS: Readonly<Record<PresetName, Preset>> = {
       roles: [],
       permissions: [],
     },
-    check: ({ issuer }) => mustNotEndWithSlash(issuer),
+    check: mustNotEndWithSlash,
   },
 }
 
@@ -182,15 +185,27 @@ export function fillPreset(written: unknown): unknown {
       typeof value === 'string' ? value.replace('{issuer}', String(known['issuer'])) : value,
     ]),
   )
-  // A key source that is written replaces the one of the preset, of whatever kind either is.
-  if (KEY_SOURCES.some((key) => key in values)) for (const key of KEY_SOURCES) delete filled[key]
-  if ('jwks_file' in values) for (const key of FETCH_SETTINGS) delete filled[key]
-  return { ...filled, ...values, ...derive?.(known) }
+  // A key source that is written replaces the one of the preset, of whatever kind either is, and with it what is shown
+  // there: the token of the pod is for the API server alone.
+  if (KEY_SOURCES.some((key) => key in values)) for (const key of [...KEY_SOURCES, ...FETCH_FILES]) delete filled[key]
+  return { ...filled, ...values, ...derive?.(known), ...withRequired(settings, values) }
 }
 
-/** For fetching keys, and of no use beside a file. */
-const FETCH_SETTINGS = ['jwks_bearer_token_file', 'ca_file']
 const KEY_SOURCES = ['jwks_uri', 'jwks_file', 'discovery_url']
+const FETCH_FILES = ['jwks_bearer_token_file', 'ca_file']
+
+/** Claims that a preset requires keep other kinds of tokens out, and so those that are written come on top. */
+function withRequired({ required_claims: known }: Values, { required_claims: written }: Values): Values {
+  if (!Array.isArray(known) || !Array.isArray(written)) return {}
+  const texts = new Set(written.map(textOfRequired))
+  return { required_claims: [...known.filter((one) => !texts.has(textOfRequired(one))), ...(written as unknown[])] }
+}
+
+/** Equal for what means the same: the name of a claim, and the list of that one name. */
+function textOfRequired(required: unknown): string {
+  const { claim, any_of: anyOf } = (required ?? {}) as Values
+  return JSON.stringify([typeof claim === 'string' ? [claim] : claim, anyOf])
+}
 
 /** The short form of the audience means another claim than `aud`. */
 function withAudienceClaim(claim: 'client_id'): (written: Values) => Values {
@@ -198,30 +213,19 @@ function withAudienceClaim(claim: 'client_id'): (written: Values) => Values {
     typeof audience === 'string' || Array.isArray(audience) ? { audience: { claim, values: audience } } : {}
 }
 
-function isEntraV1(issuer: string): boolean {
-  return issuer.startsWith('https://sts.windows.net/')
-}
-
 /** Version 1 has its metadata on another host than its issuer; a template has none of its own at all. */
 function deriveEntra(written: Values): Values {
   const issuer = String(written['issuer'])
   if (KEY_SOURCES.some((key) => key in written)) return {}
-  const base = 'https://login.microsoftonline.com'
   const document = '.well-known/openid-configuration'
-  const tenant = /^https:\/\/(?:sts\.windows\.net|login\.microsoftonline\.com)\/([^/]+)\//.exec(issuer)?.[1]
-  if (tenant === undefined) return {}
-  const place = tenant === '{tenantid}' ? 'common' : tenant
-  if (isEntraV1(issuer)) return { discovery_url: `${base}/${place}/${document}` }
-  return tenant === '{tenantid}' ? { discovery_url: `${base}/${place}/v2.0/${document}` } : {}
+  const tenant = /^https:\/\/sts\.windows\.net\/([^/]+)\//.exec(issuer)?.[1]
+  if (tenant !== undefined) {
+    const place = tenant === TENANT ? 'common' : tenant
+    return { discovery_url: `https://login.microsoftonline.com/${place}/${document}` }
+  }
+  // National clouds have a host of their own.
+  if (!issuer.includes(TENANT) || isEntraV1(issuer)) return {}
+  return { discovery_url: `${issuer.replace(TENANT, 'common')}/${document}` }
 }
 
-function mustEndWithSlash(issuer: string): readonly Omit<Fault, 'path'>[] {
-  if (issuer.endsWith('/')) return []
-  return [{ problem: 'must end with a slash, as the tokens of this provider have it.', hint: `Write ${issuer}/.` }]
-}
-
-function mustNotEndWithSlash(issuer: string): readonly Omit<Fault, 'path'>[] {
-  if (!issuer.endsWith('/')) return []
-  const hint = `Write ${issuer.replace(/\/+$/, '')}.`
-  return [{ problem: 'must not end with a slash, as the tokens of this provider have none.', hint }]
-}
+const TENANT = '{tenantid}'

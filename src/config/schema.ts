@@ -3,7 +3,7 @@ import * as v from 'valibot'
 import { claimPath, duration, flag, list, oneOf, pattern, scalar, secret, section, size, text, url } from './fields.ts'
 import { claimSettings } from './claim-settings.ts'
 import { keySettings } from './key-settings.ts'
-import { limits, listen, upstream } from './transport-settings.ts'
+import { limits, listen, upstream, websocket } from './transport-settings.ts'
 
 const ALGORITHMS = [
   ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const),
@@ -46,7 +46,7 @@ const issuer = section('An authorization server whose access tokens are accepted
     list(
       'Accepted values of the `typ` header parameter, compared without case and without `application/`; ' +
         '`absent` stands for a token without one.',
-      text('A type, such as at+jwt.', 100),
+      pattern('A type.', 'a type, such as at+jwt', /^([aA]pplication\/)?[A-Za-z0-9!#$&^_.+-]{1,100}$/),
       1,
     ),
     ['at+jwt', 'JWT', 'absent'],
@@ -66,10 +66,14 @@ const issuer = section('An authorization server whose access tokens are accepted
   ),
 })
 
-function needed(description: string) {
+function needed(names: string, description: string) {
   const all = v.optional(list('Every one of these.', text('A name.', 256), 1))
   const any = v.optional(list('At least one of these.', text('A name.', 256), 1))
-  return v.optional(section(description, { all, any }))
+  const asksForSome = v.pipe(
+    section(description, { all, any }),
+    v.check((group) => (group.all ?? group.any) !== undefined, `asks for nothing: list ${names} under "all" or "any".`),
+  )
+  return v.optional(asksForSome)
 }
 
 const rule = section('What requests for some paths need. The most specific path wins; the order means nothing.', {
@@ -97,9 +101,9 @@ const rule = section('What requests for some paths need. The most specific path 
     ),
     'required',
   ),
-  scopes: needed('Scopes a token must have.'),
-  roles: needed('Roles a token must have, from where `issuers[].roles` says.'),
-  permissions: needed('Permissions a token must have, from where `issuers[].permissions` says.'),
+  scopes: needed('scopes', 'Scopes a token must have.'),
+  roles: needed('roles', 'Roles a token must have, from where `issuers[].roles` says.'),
+  permissions: needed('permissions', 'Permissions a token must have, from where `issuers[].permissions` says.'),
   claims: v.optional(
     list(
       'Claims a token must have, each with one of the given values.',
@@ -144,7 +148,7 @@ const identity = section('How the backend learns who sent a request.', {
     pattern(
       'Reserved prefix: every inbound header field that begins with it is removed, in any spelling.',
       'lower-case, ending in "-", with at least 3 characters before',
-      /^[a-z][a-z0-9-]{2,60}-$/,
+      /^(?=.{4,61}$)[a-z][a-z0-9]*(-[a-z0-9]+)*-$/,
     ),
     'x-auth-',
   ),
@@ -169,6 +173,24 @@ const credentials = section('Where the access token is in a request.', {
       /^[a-z][a-z0-9-]{1,62}$/,
     ),
     'authorization',
+  ),
+})
+
+const cors = section('Requests of pages of other origins (CORS).', {
+  preflight: v.optional(
+    oneOf(
+      'An OPTIONS request with Origin and Access-Control-Request-Method carries no token. `forward`: the backend answers ' +
+        'it, without an identity. `token`: it needs one like any other.',
+      ['forward', 'token'],
+    ),
+    'forward',
+  ),
+  origins: v.optional(
+    list(
+      'Origins whose pages may read refusals. What the backend answers has its own fields.',
+      pattern('An origin.', 'an origin such as https://app.example.com', /^https?:\/\/[a-z0-9.-]+(:\d{1,5})?$/),
+    ),
+    [],
   ),
 })
 
@@ -232,6 +254,8 @@ export const schema = section('The configuration of bearward.', {
   credentials: v.optional(credentials, {}),
   target: v.optional(target, {}),
   limits: v.optional(limits, {}),
+  cors: v.optional(cors, {}),
+  websocket: v.optional(websocket, {}),
   helper: v.optional(helper, {}),
   drain: v.optional(drain, {}),
   telemetry: v.optional(telemetry, {}),

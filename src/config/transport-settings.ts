@@ -88,3 +88,11 @@ export const limits = section('Limits on what callers may send.', {
     '32MiB',
   ),
 })
+
+export const websocket = section('WebSockets (RFC 6455), to upstreams of HTTP/1.1.', {
+  enabled: v.optional(flag('Let callers switch to a WebSocket, under the same rules as any request.'), true),
+  close_at_token_expiry: v.optional(
+    flag('Close a WebSocket (1008) when the token that opened it expires, clock tolerance included.'),
+    true,
+  ),
+})

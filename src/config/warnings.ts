@@ -1,4 +1,4 @@
-import { isLoopback } from './check.ts'
+import { isLoopback } from './hosts.ts'
 import type { Config } from './schema.ts'
 
 /** What works but deserves a second look: every `insecure_` setting in use, and an upstream that others can reach. */

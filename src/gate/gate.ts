@@ -1,5 +1,6 @@
 import { refusal } from '../errors.ts'
 import type { TokenReader } from '../http/authorization.ts'
+import { isPreflight } from '../http/cors.ts'
 import { findField } from '../http/headers.ts'
 import { readTarget, type TargetOptions } from '../http/target.ts'
 import type { TokenVerifier, VerifiedToken } from '../token/verifier.ts'
@@ -13,6 +14,8 @@ export interface GateOptions {
   readonly target: TargetOptions
   readonly readToken: TokenReader
   readonly matchRule: RuleMatcher
+  /** Whether the preflights of browsers, which carry no token, are the backend's to answer. */
+  readonly forwardPreflights: boolean
   readonly verifier: TokenVerifier
   readonly toIdentity: IdentityEncoder
 }
@@ -36,7 +39,7 @@ export type Gate = (request: GateRequest, findings: Findings) => Permit | Promis
  * Throws every code of errors.ts that is a refusal or an unavailability.
  */
 export function createGate(options: GateOptions): Gate {
-  const { target: targetOptions, readToken, matchRule, verifier, toIdentity } = options
+  const { target: targetOptions, readToken, matchRule, forwardPreflights, verifier, toIdentity } = options
   const admit = (rule: Rule, token: VerifiedToken, findings: Findings): Permit => {
     findings.token = token
     authorize(rule, token)
@@ -53,6 +56,7 @@ export function createGate(options: GateOptions): Gate {
     const text = readToken(request.fields)
     if (text === undefined) {
       if (rule.access === 'optional') return grantPermit(rule, undefined, [])
+      if (forwardPreflights && isPreflight(request.method, request.fields)) return grantPermit(rule, undefined, [])
       throw refusal('credentials_missing')
     }
     const token = verifier.verify(text)

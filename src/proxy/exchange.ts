@@ -17,6 +17,8 @@ export class Exchange implements Findings {
   /** When the gate had decided. */
   decidedMs: number | undefined
   permitted = false
+  /** Whether the connection became a WebSocket. */
+  tunnelled = false
   declare rule?: Rule
   declare token?: VerifiedToken
   /** Why it failed; `ok` as long as it did not. */

@@ -14,6 +14,7 @@ import type { Carriage, UpstreamRequest } from './connection.ts'
 import type { Exchange } from './exchange.ts'
 import { acceptsTrailers, isChunked, toHttp1Head, toHttp2Head } from './request-head.ts'
 import type { Head } from './response-reader.ts'
+import type { Tunnels } from './tunnel.ts'
 import type { Upstream } from './upstream.ts'
 
 /**
@@ -27,8 +28,11 @@ export type Forward = (permit: Permit, exchange: Exchange, onFailure: FailureHan
 type FailureHandler = (exchange: Exchange, error: CodedError) => void
 
 /** Creates the one function that talks to the upstream. */
-export function createForward(upstream: Upstream, filter: RequestFieldFilter): Forward {
+export function createForward(upstream: Upstream, tunnels: Tunnels, filter: RequestFieldFilter): Forward {
   return (permit, exchange, onFailure) => {
+    if (exchange.request.tunnel !== undefined) {
+      return tunnels(toHttp1Head(permit, exchange, filter), exchange, onFailure)
+    }
     const carrier = new Carrier(permit, exchange, filter, onFailure)
     exchange.carrier = carrier
     if (exchange.expectsContinue && carrier.body !== undefined) exchange.response.writeContinue()
@@ -86,6 +90,16 @@ class Carrier implements UpstreamRequest {
   cancel(): void {
     this.cancelled = true
     this.connection?.cancel()
+  }
+
+  onEarlyHints(fields: readonly string[]): void {
+    const link = fields.filter((_value, i) => i % 2 === 1 && fields[i - 1]?.toLowerCase() === 'link')
+    if (link.length === 0) return
+    try {
+      this.#response.writeEarlyHints({ link })
+    } catch {
+      // A hint that is no link is no loss.
+    }
   }
 
   onHead({ status, fields }: Head, followed: boolean): void {

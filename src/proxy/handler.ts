@@ -2,6 +2,7 @@ import { CODES, CodedError, refusal, unavailable, type Refusal } from '../errors
 import { scopesOf } from '../gate/authorize.ts'
 import type { Gate } from '../gate/gate.ts'
 import type { Permit } from '../gate/permit.ts'
+import type { CorsFields } from '../http/cors.ts'
 import { plainAddress, type Peer } from '../http/forwarded.ts'
 import { readGrpcType, toGrpcResponse } from '../http/grpc.ts'
 import { findField } from '../http/headers.ts'
@@ -21,6 +22,8 @@ export interface ProxyHandlerOptions {
   readonly newRequestId: () => string
   /** Called with +1 and -1 as requests come and go. */
   readonly onInFlight: (change: 1 | -1) => void
+  /** Lets pages of some origins read refusals. */
+  readonly corsFields: CorsFields
   /** Most requests at a time. */
   readonly maxInFlight: number
   /** Most header fields of a request. */
@@ -88,7 +91,7 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
         : toGrpcResponse(exchange.code, exchange.requestId, grpcType)
     // What is left of a request that came too slowly would come as slowly.
     if (exchange.code === 'request_timeout') response.shouldKeepAlive = false
-    response.writeHead(answer.status, answer.headers)
+    response.writeHead(answer.status, [...answer.headers, ...options.corsFields(request.rawHeaders)])
     response.end(answer.body)
   }
 
@@ -97,7 +100,7 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
     inFlight -= 1
     options.onInFlight(-1)
     const endedMs = performance.now()
-    const complete = response.writableFinished
+    const complete = response.writableFinished || exchange.tunnelled
     if (!complete) {
       exchange.carrier?.cancel()
       if (exchange.code === 'ok') exchange.code = 'caller_gone'
@@ -121,7 +124,8 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
 }
 
 /** The status the caller got, or 499 when it left without one or before the upstream was through. */
-function statusSent({ response, code, refusedAs }: Exchange): number {
+function statusSent({ response, code, refusedAs, tunnelled }: Exchange): number {
+  if (tunnelled) return 101
   const sent = response.writableFinished || (response.headersSent && code !== 'caller_gone')
   if (!sent) return 499
   return refusedAs === 0 ? response.statusCode : refusedAs
@@ -137,16 +141,23 @@ function pathOf(target: string): string {
 function ignore(): void {}
 
 /** Refuses what this version cannot carry, before anybody else has to think about it. */
-function checkSupported({ method, rawHeaders }: CallerRequest, expectsContinue: boolean): void {
+function checkSupported({ method, rawHeaders, tunnel }: CallerRequest, expectsContinue: boolean): void {
   // A TRACE would show the caller what we add to its request.
   if (method === 'TRACE') throw refusal('method_not_supported', { method })
-  if (findField(rawHeaders, 'upgrade').count > 0) throw refusal('upgrade_not_supported')
+  const upgrade = findField(rawHeaders, 'upgrade')
+  if (upgrade.count > 0 && !(tunnel !== undefined && isWebSocket(method, upgrade)))
+    throw refusal('upgrade_not_supported')
   const coding = findField(rawHeaders, 'transfer-encoding')
   // Node undoes chunks and nothing else: a body in another coding would arrive without the field that says so.
   if (coding.count > 1 || (coding.value ?? 'chunked').toLowerCase() !== 'chunked') {
     throw refusal('header_invalid', { reason: 'transfer-encoding' })
   }
   if (!expectsContinue && findField(rawHeaders, 'expect').count > 0) throw refusal('expectation_failed')
+}
+
+/** The one protocol that a connection may be switched to (RFC 6455 §4.2.1). */
+function isWebSocket(method: string | undefined, { count, value }: ReturnType<typeof findField>): boolean {
+  return method === 'GET' && count === 1 && value?.toLowerCase() === 'websocket'
 }
 
 const LEGAL_REQUEST_ID = /^[\w.:-]{1,128}$/

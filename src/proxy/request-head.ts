@@ -19,7 +19,8 @@ export function toHttp1Head(
   const { identity } = permit
   for (let i = 0; i < identity.length; i += 2) head += `${identity[i] as string}: ${identity[i + 1] as string}\r\n`
   if (isChunked(request)) head += 'transfer-encoding: chunked\r\n'
-  return `${head}x-request-id: ${requestId}\r\nconnection: keep-alive\r\n\r\n`
+  const connection = request.tunnel === undefined ? 'keep-alive' : 'Upgrade\r\nupgrade: websocket'
+  return `${head}x-request-id: ${requestId}\r\nconnection: ${connection}\r\n\r\n`
 }
 
 /** The same of HTTP/2, flat, with the pseudo-header fields (RFC 9113 §8.3.1). */

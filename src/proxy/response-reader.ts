@@ -7,6 +7,8 @@ export type Head = Pick<ResponseHead, 'status' | 'fields'>
 export interface ResponseSink {
   /** The head. `followed`: more of the response came with it, and a call of `onData` or `onEnd` follows at once. */
   onHead(head: Head, followed: boolean): void
+  /** An interim response with status 103 (RFC 8297); others are passed over. */
+  onEarlyHints?(fields: readonly string[]): void
   /** A part of the body. `last`: it is the last one, and no `onEnd` follows. */
   onData(chunk: Buffer, last: boolean): void
   /** The end of a body whose last part was not known to be it, with the trailer fields as received, if any. */
@@ -120,8 +122,7 @@ export class ResponseReader {
 
   #begin(head: ResponseHead, more: boolean): void {
     const { status, framing, length } = head
-    if (status === 101) throw new ResponseFault('switched protocols unasked')
-    if (status < 200) return
+    if (status < 200) return this.#passOver(head)
     const bodiless = this.#isHeadRequest || status === 204 || status === 304
     const empty = bodiless || length === 0
     this.#reusable = head.persistent && (bodiless || framing !== 'close')
@@ -130,6 +131,11 @@ export class ResponseReader {
     this.keepAliveMs = head.keepAliveMs
     this.#sink?.onHead(head, more || empty)
     if (empty) this.#finish()
+  }
+
+  #passOver({ status, fields }: ResponseHead): void {
+    if (status === 101) throw new ResponseFault('switched protocols unasked')
+    if (status === 103) this.#sink?.onEarlyHints?.(fields)
   }
 
   #readCounted(chunk: Buffer, at: number): number {

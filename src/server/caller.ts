@@ -1,5 +1,13 @@
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { Refusal } from '../errors.ts'
+
+/** The connection of a caller that asks to switch protocols: nobody else reads it any more. */
+export interface Tunnel {
+  readonly socket: Duplex & { setTimeout(ms: number): unknown }
+  /** What came behind the header. */
+  readonly early: Buffer
+}
 
 /**
  * A request as it comes from the caller, in the form that HTTP/1.1 gives it: an `IncomingMessage` of node:http is one, and
@@ -16,6 +24,8 @@ export interface CallerRequest {
   readonly rawTrailers: readonly string[]
   /** The caller's connection. */
   readonly socket: Socket
+  /** When it asks to switch protocols. */
+  readonly tunnel?: Tunnel
   on(event: 'data', listener: (chunk: Buffer) => void): unknown
   /** `end`: the body is there to its last byte; it does not come for a body that was cut off. */
   on(event: 'end' | 'error', listener: () => void): unknown
@@ -35,6 +45,8 @@ export interface CallerResponse {
   /** @param fields - flat list of names and values; may be changed by the call */
   writeHead(status: number, fields: string[]): unknown
   writeContinue(): void
+  /** @param hints - values of `Link` fields. Throws for what is no link */
+  writeEarlyHints(hints: { link: string[] }): void
   /** @returns false when the caller cannot take more for now; `drain` tells when it can */
   write(chunk: Buffer): boolean
   /** With an empty text: sends the head at once instead of together with what follows. */

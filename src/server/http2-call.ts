@@ -84,6 +84,11 @@ export class Http2Call implements CallerRequest, CallerResponse {
     if (!stream.closed) stream.additionalHeaders({ ':status': constants.HTTP_STATUS_CONTINUE })
   }
 
+  writeEarlyHints({ link }: { link: string[] }): void {
+    const stream = this.#stream
+    if (!stream.closed) stream.additionalHeaders({ ':status': 103, link })
+  }
+
   writeHead(status: number, fields: string[]): void {
     this.statusCode = status
     this.#headersSent = true

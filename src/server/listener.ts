@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerOptions, ServerResponse } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -43,6 +43,8 @@ export interface ListenerOptions {
   readonly onHandshakeFailed: (reason: string, peer: string) => void
   /** Speaks TLS; absent for connections in the clear. */
   readonly tls?: TlsSource | undefined
+  /** Hands requests that ask to switch protocols to `handle`, with their `tunnel`. */
+  readonly upgrades?: boolean
   /** Serves HTTP/2, too; absent for HTTP/1.1 alone. */
   readonly http2?: {
     readonly handle: CallerHandler
@@ -140,6 +142,20 @@ export function createListener(options: ListenerOptions): Listener {
   server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) =>
     accept(request, response, false),
   )
+  if (options.upgrades)
+    server.on('upgrade', (request: IncomingMessage, socket: Socket, early: Buffer) => {
+      // What is decided about it is answered like any other request, on a connection that ends with the answer.
+      const response = new ServerResponse(request)
+      response.shouldKeepAlive = false
+      response.assignSocket(socket)
+      response.on('finish', () => {
+        response.detachSocket(socket)
+        socket.end()
+        process.nextTick(() => response.emit('close'))
+      })
+      socket.on('error', () => socket.destroy())
+      accept(Object.assign(request, { tunnel: { socket, early } }), response, false)
+    })
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
     socket.on('error', () => socket.destroy())
     refuse(socket, 'method_not_supported', 'CONNECT')
@@ -180,6 +196,8 @@ export function createListener(options: ListenerOptions): Listener {
         const deadline = setTimeout(() => {
           cut = responsesInFlight().length + (http2?.cut() ?? 0)
           server.closeAllConnections()
+          // The library does not count connections that switched protocols.
+          for (const connection of connections) connection.destroy()
         }, graceMs)
         server.close(() => {
           clearInterval(sweep)

@@ -16,6 +16,8 @@ export interface Log {
   error(message: string, fields?: LogFields): void
   /** Like `info` and `warn`, for a line whose members are JSON already: the one line that is written on every request. */
   writeJson(level: 'info' | 'warn', message: string, members: string): void
+  /** Lines below the level cost nothing from now on. */
+  setLevel(level: LogLevel): void
   /** How many lines were lost because standard output could not take them. */
   droppedLines(): number
   /** Writes out what is buffered; resolves when it is written. */
@@ -61,7 +63,13 @@ export function createLog({ level, clock, output }: LogOptions): Log {
   )
   const write = (name: 'debug' | 'info' | 'warn' | 'error') => (message: string, fields?: LogFields) =>
     logger[name](fields ?? {}, message)
-  const enabled = { info: logger.isLevelEnabled('info'), warn: logger.isLevelEnabled('warn') }
+  const enabled = { info: true, warn: true }
+  const setLevel = (level: LogLevel) => {
+    logger.level = level
+    enabled.info = logger.isLevelEnabled('info')
+    enabled.warn = logger.isLevelEnabled('warn')
+  }
+  setLevel(level)
   return {
     debug: write('debug'),
     info: write('info'),
@@ -70,6 +78,7 @@ export function createLog({ level, clock, output }: LogOptions): Log {
     writeJson(name, message, members) {
       if (enabled[name]) output.write(`{"level":"${name}","time":"${time()}",${members},"msg":"${message}"}\n`)
     },
+    setLevel,
     droppedLines: output.dropped,
     flush: output.flush,
   }

@@ -99,6 +99,30 @@ export const METRICS: readonly MetricDescription[] = [
     'Connections that did not get through the TLS handshake.',
   ),
   describe('counter', 'bearward_log_lines_dropped_total', [], 'Log lines lost because standard output was not read.'),
+  describe(
+    'counter',
+    'bearward_reloads_total',
+    ['result'],
+    'Attempts to take a changed configuration or changed files into use; result is "success" or "failure".',
+  ),
+  describe(
+    'gauge',
+    'bearward_last_reload_successful',
+    [],
+    '0 while the files hold a configuration that could not be taken into use, and the one before is used on; else 1.',
+  ),
+  describe(
+    'gauge',
+    'bearward_config_loaded_timestamp_seconds',
+    [],
+    'When the configuration in use was loaded, in seconds since the Unix epoch.',
+  ),
+  describe(
+    'gauge',
+    'bearward_upstream_exposed',
+    [],
+    '1 once the upstream was found to answer on the address of the pod (POD_IP), where bearward can be got around.',
+  ),
   describe('gauge', 'bearward_ready', [], '1 while readiness probes are answered with yes.'),
   describe('gauge', 'bearward_build_info', ['version', 'node'], 'Always 1; the labels tell what is running.'),
   describe('counter', 'process_cpu_seconds_total', [], 'User and system CPU time spent, in seconds.'),
@@ -123,6 +147,8 @@ export interface Metrics extends RequestMetrics {
   count(name: string, labels?: Labels, by?: number): void
   observe(name: string, seconds: number, labels?: Labels): void
   set(name: string, value: number, labels?: Labels): void
+  /** Forgets all values of a gauge, so that what is gone is not shown for ever. */
+  clear(name: string): void
   /** Runs before each scrape, to set gauges that are read rather than tracked. */
   onScrape(collect: () => void): void
   /** The exposition in the text format of Prometheus. */
@@ -175,6 +201,7 @@ export function createMetrics(version: string): Metrics {
     count: (name, labels = {}, by = 1) => counters.get(name)?.inc(labels, by),
     observe: (name, seconds, labels = {}) => histograms.get(name)?.observe(labels, seconds),
     set: (name, value, labels = {}) => gauges.get(name)?.set(labels, value),
+    clear: (name) => gauges.get(name)?.reset(),
     onScrape: (collect) => void collectors.push(collect),
     async render() {
       for (const collect of collectors) collect()

@@ -29,13 +29,13 @@ export interface Outcome {
 export type OutcomeRecorder = (outcome: Outcome) => void
 
 /** @param accessLog - whether requests that went well get a line too; refusals and failures always do */
-export function createOutcomeRecorder(log: Log, metrics: Metrics, accessLog: boolean): OutcomeRecorder {
+export function createOutcomeRecorder(log: Log, metrics: Metrics, accessLog: () => boolean): OutcomeRecorder {
   return (outcome) => {
     const { rule, code, status, durationMs, decisionMs, permitted } = outcome
     metrics.requests.add(rule, code, Math.floor(status / 100))
     metrics.duration[permitted ? 'forwarded' : 'refused'].observe(durationMs / 1000)
     metrics.decision.observe(decisionMs / 1000)
-    if (code === 'ok' && !accessLog) return
+    if (code === 'ok' && !accessLog()) return
     log.writeJson(status >= 500 ? 'warn' : 'info', 'request', toMembers(outcome))
   }
 }

@@ -59,14 +59,24 @@ export interface Telemetry {
   readonly exchangeFinished: (outcome: ExchangeFinished) => void
   readonly exchangeCoalesced: (client: string) => void
   readonly unexpectedError: (error: unknown, requestId?: string) => void
+  /** The upstream answers where others can reach it, at this address. */
+  readonly upstreamExposed: (address: string) => void
+  /** These are the issuers from now on. */
   readonly watchIssuers: (issuers: readonly WatchedIssuer[]) => void
-  readonly watchTokenCache: (status: () => { readonly entries: number; readonly bytes: number }) => void
+  readonly watchTokenCache: (status: TokenCacheStatus) => void
+  /** The configuration was loaded, at this time in milliseconds since the Unix epoch. */
+  readonly configLoaded: (atMs: number) => void
+  /** A changed configuration was taken into use, or was not for these reasons. */
+  readonly reloaded: (problems: readonly string[]) => void
 }
+
+type TokenCacheStatus = () => { readonly entries: number; readonly bytes: number }
 
 export interface TelemetryOptions {
   readonly log: Log
   readonly metrics: Metrics
-  readonly accessLog: boolean
+  /** Whether requests that went well get a line, too. Asked for each. */
+  readonly accessLog: () => boolean
   /** Puts a failed fetch into words without URLs or bodies. */
   readonly describeFetchError: (error: unknown) => string
 }
@@ -76,7 +86,11 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
   let inFlight = 0
   let droppedBefore = 0
   const presented = { hit: 0, miss: 0 }
+  let issuers: readonly WatchedIssuer[] = []
+  let tokenCache: TokenCacheStatus | undefined
   metrics.onScrape(() => {
+    setIssuers(metrics, issuers)
+    setTokenCache(metrics, tokenCache)
     metrics.set('bearward_requests_in_flight', inFlight)
     const dropped = log.droppedLines()
     metrics.count('bearward_log_lines_dropped_total', {}, dropped - droppedBefore)
@@ -143,27 +157,56 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
       log.error('unexpected error', { request_id: requestId, ...safeErrorFields(error) })
     },
 
-    watchIssuers(issuers) {
-      metrics.onScrape(() => {
-        for (const { name, status } of issuers) {
-          const { state, ageSeconds, keys } = status()
-          for (const one of KEYS_STATES) {
-            metrics.set('bearward_jwks_state', one === state ? 1 : 0, { issuer: name, state: one })
-          }
-          metrics.set('bearward_jwks_keys', keys, { issuer: name })
-          if (ageSeconds !== undefined) metrics.set('bearward_jwks_age_seconds', ageSeconds, { issuer: name })
-        }
-      })
+    upstreamExposed(address) {
+      metrics.set('bearward_upstream_exposed', 1)
+      const way = 'let it listen on 127.0.0.1, and until then close its port by a network policy'
+      log.warn(
+        `the upstream answers on the address of the pod: whoever reaches it there gets around bearward; ${way}`,
+        {
+          address,
+        },
+      )
     },
 
-    watchTokenCache(status) {
-      metrics.onScrape(() => {
-        const { entries, bytes } = status()
-        metrics.set('bearward_token_cache_entries', entries)
-        metrics.set('bearward_token_cache_bytes', bytes)
-      })
+    watchIssuers: (current) => void (issuers = current),
+    watchTokenCache: (status) => void (tokenCache = status),
+
+    configLoaded(atMs) {
+      metrics.set('bearward_config_loaded_timestamp_seconds', atMs / 1000)
+      metrics.set('bearward_last_reload_successful', 1)
+    },
+
+    reloaded(problems) {
+      const failed = problems.length > 0
+      metrics.count('bearward_reloads_total', { result: failed ? 'failure' : 'success' })
+      metrics.set('bearward_last_reload_successful', failed ? 0 : 1)
+      const shown = problems.slice(0, MAX_PROBLEMS)
+      if (failed) log.error('the configuration was not reloaded; the one before is used on', { problems: shown })
+      else log.info('configuration reloaded')
     },
   }
+}
+
+/** One log line is not the place for more. */
+const MAX_PROBLEMS = 20
+
+function setIssuers(metrics: Metrics, issuers: readonly WatchedIssuer[]): void {
+  for (const name of ['bearward_jwks_state', 'bearward_jwks_keys', 'bearward_jwks_age_seconds']) metrics.clear(name)
+  for (const { name, status } of issuers) {
+    const { state, ageSeconds, keys } = status()
+    for (const one of KEYS_STATES) {
+      metrics.set('bearward_jwks_state', one === state ? 1 : 0, { issuer: name, state: one })
+    }
+    metrics.set('bearward_jwks_keys', keys, { issuer: name })
+    if (ageSeconds !== undefined) metrics.set('bearward_jwks_age_seconds', ageSeconds, { issuer: name })
+  }
+}
+
+function setTokenCache(metrics: Metrics, status: TokenCacheStatus | undefined): void {
+  if (status === undefined) return
+  const { entries, bytes } = status()
+  metrics.set('bearward_token_cache_entries', entries)
+  metrics.set('bearward_token_cache_bytes', bytes)
 }
 
 type KeysLoaded = Extract<KeysFetched, { ok: true }>

@@ -19,6 +19,8 @@ export interface Expectation {
   readonly audience: { readonly claim: 'aud' | 'client_id' | 'azp'; readonly values: readonly string[] }
   /** What callers send; as `access_token`, whatever calls itself an ID token is refused. */
   readonly kind: 'access_token' | 'id_token'
+  /** Paths of claims of which an access token has at least one, and an ID token none; empty when there is no such mark. */
+  readonly accessTokenClaims: readonly (readonly string[])[]
   /** Claims that must be there, with one of the values if there are any. */
   readonly required: readonly { readonly path: readonly string[]; readonly anyOf: readonly Scalar[] | undefined }[]
   /** Paths of claims that must not be there. */
@@ -57,7 +59,7 @@ export function readPath(claims: Claims, path: readonly string[]): unknown {
  * @see RFC 7519 §4.1, RFC 8725 §3.8, §3.9 and §3.12
  */
 export function checkClaims(claims: Claims, expectation: Expectation, nowMs: number): void {
-  if (expectation.kind === 'access_token') checkKind(claims)
+  if (expectation.kind === 'access_token') checkKind(claims, expectation.accessTokenClaims)
   checkAudience(claims, expectation.audience)
   checkTimes(claims, expectation, nowMs)
   const { sub } = claims
@@ -72,7 +74,7 @@ export function checkClaims(claims: Claims, expectation: Expectation, nowMs: num
 const ID_TOKEN_HASHES = ['at_hash', 'c_hash', 's_hash']
 
 /** Refuses what calls itself something else than an access token, by whichever mark its issuer uses. */
-function checkKind(claims: Claims): void {
+function checkKind(claims: Claims, marks: Expectation['accessTokenClaims']): void {
   const { token_use: use, typ } = claims
   // Keycloak says so in a claim beside the header parameter, and puts a `nonce` into access tokens, too.
   const kind = typeof typ === 'string' ? typ.toLowerCase() : undefined
@@ -81,6 +83,13 @@ function checkKind(claims: Claims): void {
   const hash = ID_TOKEN_HASHES.find((name) => claims[name] !== undefined)
   if (hash !== undefined) throw kindRefusal(hash, 'present')
   if (claims['nonce'] !== undefined && kind !== 'bearer') throw kindRefusal('nonce', 'present')
+  if (marks.length > 0 && marks.every((path) => isAbsent(readPath(claims, path)))) {
+    throw kindRefusal(marks.map((path) => path.join('/')).join(', '), 'absent')
+  }
+}
+
+function isAbsent(value: unknown): boolean {
+  return value === undefined || value === null
 }
 
 const OTHER_KINDS = new Set(['id', 'refresh', 'offline', 'logout'])
@@ -101,7 +110,7 @@ function checkAudience(claims: Claims, { claim, values: expected }: Expectation[
 
 function checkRequired(claims: Claims, path: readonly string[], anyOf: readonly Scalar[] | undefined): void {
   const value = readPath(claims, path)
-  if (value === undefined || value === null) throw refusal('claim_missing', { claim: path })
+  if (isAbsent(value)) throw refusal('claim_missing', { claim: path })
   if (anyOf !== undefined && !holdsOneOf(value, anyOf)) {
     throw refusal('claim_not_accepted', { claim: path, expected: anyOf.map(String) })
   }
@@ -186,8 +195,8 @@ export function readNames(claims: Claims, paths: readonly (readonly string[])[])
   return [...new Set(names.filter((name): name is string => typeof name === 'string' && name !== ''))]
 }
 
-/** The OAuth client a token was issued to, by whichever claim the issuer names it: `client_id`, `azp`, `cid` or `appid`. */
+/** The OAuth client a token was issued to, by whichever claim the issuer names it: `client_id`, `azp`, `cid`, `appid` or `applicationId`. */
 export function readClientId(claims: Claims): string | undefined {
-  const value = claims['client_id'] ?? claims['azp'] ?? claims['cid'] ?? claims['appid']
+  const value = claims['client_id'] ?? claims['azp'] ?? claims['cid'] ?? claims['appid'] ?? claims['applicationId']
   return typeof value === 'string' ? value : undefined
 }

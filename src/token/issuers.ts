@@ -38,7 +38,7 @@ export function createIssuerIndex(issuers: readonly AcceptedIssuer[]): IssuerInd
       const issuer = exact.get(iss) ?? templates.find(({ expectation }) => isTenantOf(expectation, iss, claims))
       if (issuer === undefined) {
         const expected = issuers.map(({ expectation }) => expectation.issuer)
-        throw refusal('issuer_unknown', { issuer: iss, expected, ...describeSlash(iss, expected) })
+        throw refusal('issuer_unknown', { issuer: iss, expected, ...describeDifference(iss, expected) })
       }
       return issuer
     },
@@ -56,8 +56,23 @@ export function fillTenant(template: string, { tid }: Claims): string {
   return typeof tid === 'string' && TENANT_ID.test(tid) ? template.replace(TENANT, tid) : template
 }
 
-/** The slash at the end belongs to the name, and nobody sees that it is missing. */
-function describeSlash(iss: string, expected: readonly string[]): { hint?: string } {
+/** What to do about an issuer that is nearly a configured one; for the log, since `iss` is what the caller wrote. */
+function describeDifference(iss: string, expected: readonly string[]): { hint?: string } {
   const bare = (name: string) => name.replace(/\/$/, '')
-  return expected.some((name) => bare(name) === bare(iss)) ? { hint: 'they differ by the slash at the end' } : {}
+  if (expected.some((name) => bare(name) === bare(iss))) return { hint: 'they differ by the slash at the end' }
+  if (iss.startsWith(ENTRA_V1) && expected.some((name) => name.includes('/v2.0'))) {
+    return { hint: 'a token of version 1: accept this issuer, too, or set requestedAccessTokenVersion: 2 for the API' }
+  }
+  if (iss.endsWith('/v2.0') && expected.some((name) => name.startsWith(ENTRA_V1))) {
+    return { hint: 'a token of version 2: accept this issuer, too' }
+  }
+  // Okta's org authorization server is the host alone, the custom ones are below it.
+  if (expected.some((name) => name.startsWith(`${iss}/oauth2/`))) {
+    return {
+      hint: 'a token of the org authorization server, which only Okta can verify: ask the custom one for a token',
+    }
+  }
+  return {}
 }
+
+const ENTRA_V1 = 'https://sts.windows.net/'

@@ -1,4 +1,4 @@
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+import { isUtf8 } from 'node:buffer'
 
 /** No claim is deeper. */
 const MAX_DEPTH = 20
@@ -9,36 +9,52 @@ const MAX_DEPTH = 20
  *
  * @returns the object, or what it is instead
  */
-export function readObject(bytes: Uint8Array): Record<string, unknown> | string {
-  let text: string
+export function readObject(bytes: Buffer): Record<string, unknown> | string {
+  if (!isUtf8(bytes)) return 'is not JSON'
+  const text = bytes.toString('utf8')
   let value: unknown
   try {
-    text = utf8.decode(bytes)
     value = JSON.parse(text)
   } catch {
     // The parser's message would quote the token.
     return 'is not JSON'
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'is not a JSON object'
-  return findFault(text) ?? (value as Record<string, unknown>)
+  return findFault(text, value) ?? (value as Record<string, unknown>)
 }
 
-/** One match per string, bracket or comma; what is between them does not matter, for the text is known to be JSON. */
-const PIECES = /"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/g
+/** A member that occurs twice is in the text twice and in the value once: their numbers tell, and nothing is allocated. */
+function findFault(text: string, value: object): string | undefined {
+  const members = countMembers(value, 0)
+  if (members === Infinity) return 'is nested too deeply'
+  return countColons(text) === members ? undefined : 'has a member twice'
+}
 
-function findFault(text: string): string | undefined {
-  const open: (Set<string> | undefined)[] = []
-  for (const [piece, colon] of text.matchAll(PIECES)) {
-    if (piece === '{' || piece === '[') {
-      if (open.length === MAX_DEPTH) return 'is nested too deeply'
-      open.push(piece === '{' ? new Set() : undefined)
-    } else if (piece === '}' || piece === ']') open.pop()
-    else if (colon !== undefined) {
-      const names = open.at(-1)
-      const name = JSON.parse(piece.slice(0, piece.length - colon.length)) as string
-      if (names?.has(name) === true) return 'has a member twice'
-      names?.add(name)
-    }
+/** All members of all objects in a value; Infinity when it is too deep. */
+function countMembers(value: object, depth: number): number {
+  if (depth > MAX_DEPTH) return Infinity
+  let count = 0
+  for (const name in value) {
+    if (!Array.isArray(value)) count += 1
+    const member = (value as Record<string, unknown>)[name]
+    if (typeof member === 'object' && member !== null) count += countMembers(member, depth + 1)
   }
-  return undefined
+  return count
+}
+
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
+const COLON = 0x3a
+
+/** Colons outside of strings: JSON has one for each member and none elsewhere (RFC 8259 §4). */
+function countColons(text: string): number {
+  let count = 0
+  let inString = false
+  for (let i = 0; i < text.length; i += 1) {
+    const unit = text.charCodeAt(i)
+    if (unit === QUOTE) inString = !inString
+    else if (inString && unit === BACKSLASH) i += 1
+    else if (!inString && unit === COLON) count += 1
+  }
+  return count
 }

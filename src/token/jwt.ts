@@ -35,6 +35,7 @@ export async function verifyJwt(token: string, issuers: IssuerIndex, nowMs: numb
   if (parts.length !== 3) throw malformed(describeForm(token, parts.length))
   const header = decodePart(parts[0] as string, 'header')
   const claims = decodePart(parts[1] as string, 'claims set')
+  if (parts[2] === '') throw malformed('not signed')
   checkBase64Url(parts[2] as string, 'signature')
 
   const issuer = issuers.find(claims)
@@ -48,11 +49,15 @@ function malformed(reason: string) {
   return refusal('token_malformed', { reason })
 }
 
+const BASE64URL = /^[A-Za-z0-9_-]+$/
+/** The last character of a text whose length leaves this remainder by four: its low bits stand for nothing and are zero. */
+const LAST = [/./, /^(?!)/, /[AQgw]$/, /[AEIMQUYcgkosw048]$/] as const
+
 /** Only the one spelling that an encoder produces: no padding, no other alphabet, no stray bits (RFC 7515 §2). */
 function checkBase64Url(part: string, what: string): Buffer {
-  const bytes = Buffer.from(part, 'base64url')
-  if (part === '' || bytes.toString('base64url') !== part) throw malformed(`${what} is not base64url`)
-  return bytes
+  if (!BASE64URL.test(part) || !(LAST[part.length % 4] as RegExp).test(part))
+    throw malformed(`${what} is not base64url`)
+  return Buffer.from(part, 'base64url')
 }
 
 /** Says for the log what a credential is that is no JWT, and what to do about it. */
@@ -77,11 +82,16 @@ function checkHeader(header: Claims, { types, algorithms }: Expectation): Protec
   if (kid !== undefined && (typeof kid !== 'string' || kid.length > MAX_KID_LENGTH)) throw malformed('kid')
   if (typ !== undefined && typeof typ !== 'string') throw malformed('typ is not a string')
   const type = typ === undefined ? 'absent' : typ.toLowerCase().replace(/^application\//, '')
-  if (!types.has(type)) throw refusal('token_type_not_accepted', { type, expected: [...types] })
+  if (!types.has(type)) throw refusal('token_type_not_accepted', { type, expected: [...types], ...hintAtType(type) })
   // No extension is understood here, `b64` included, so a header that insists on one cannot be processed.
   if (Object.hasOwn(header, 'crit') || Object.hasOwn(header, 'b64')) throw refusal('critical_header_not_supported')
   if (!algorithms.has(alg)) throw refusal('algorithm_not_allowed', { algorithm: alg, expected: [...algorithms] })
   return { alg, kid, type }
+}
+
+function hintAtType(type: string): { hint?: string } {
+  if (!type.startsWith('okta-internal')) return {}
+  return { hint: 'a token of the Okta org authorization server, which only Okta can verify: use a custom one' }
 }
 
 interface Signed {

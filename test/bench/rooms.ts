@@ -82,6 +82,7 @@ async function buildGate(rememberedTokens: number): Promise<Gate> {
   return createGate({
     target: TARGET_OPTIONS,
     readToken: createTokenReader('authorization'),
+    forwardPreflights: true,
     matchRule: createRuleMatcher(rules(100), false),
     verifier: createTokenVerifier({
       issuers: [{ expectation, keys: jwks }],

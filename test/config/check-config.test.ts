@@ -1,7 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { parse } from 'yaml'
 import { checkConfig } from '../../src/commands/check-config.ts'
 
 const VALID = 'issuers:\n  - issuer: https://t.example/\n    audience: api\nupstream: http://127.0.0.1:3000\n'
@@ -100,6 +101,62 @@ describe('check-config', () => {
     expect(stderr).toMatch(/c\.yaml:9: helper\.clients\.empty\.client_secret: /)
     expect(stderr).toContain('4 problems found.')
     expect(stdout + stderr).not.toContain(CANARY)
+  })
+
+  it('finds every kind of file that is missing or empty, in the order of the file', () => {
+    write('empty', '')
+    const client = 'helper:\n  clients:\n    web: { client_id: web, client_secret: { file: ./gone } }\n'
+    const files = '    jwks_seed_file: ./empty\n    jwks_bearer_token_file: ./token\n    ca_file: ./ca.pem\n'
+    const tls = 'listen: { tls: { certificate_file: ./a.pem, key_file: ./b.pem } }\n'
+    const upstream = 'upstream:\n  url: https://127.0.0.1:1\n  ca_file: ./c.pem\n'
+    const file = write('c.yaml', client + VALID.replace(/upstream.*\n/, files + upstream) + tls)
+    const { code, stderr } = run([file])
+    expect(code).toBe(78)
+    expect(stderr.match(/c\.yaml:\d+: [^:]+/g)?.map((line) => line.replace(/^.*c\.yaml:/, ''))).toEqual([
+      '3: helper.clients.web.client_secret',
+      '7: issuers[0].jwks_seed_file',
+      '8: issuers[0].jwks_bearer_token_file',
+      '9: issuers[0].ca_file',
+      '12: upstream.ca_file',
+      '13: listen.tls.certificate_file',
+      '13: listen.tls.key_file',
+    ])
+    expect(stderr).toContain('7 problems found.')
+  })
+
+  it('warns of files that are in a pod only, where this is none', () => {
+    const issuer = 'issuers:\n  - preset: kubernetes\n    audience: api\nupstream: http://127.0.0.1:3000\n'
+    const { code, stdout } = run([write('c.yaml', issuer)])
+    const inPod = existsSync('/var/run/secrets/kubernetes.io/serviceaccount/')
+    expect(code).toBe(0)
+    expect(stdout.match(/^warning: .*serviceaccount\/(token|ca\.crt) is not checked/gm) ?? []).toHaveLength(
+      inPod ? 0 : 2,
+    )
+  })
+
+  it('prints what it all comes to with --effective, in a form that can be read again, without any secret', () => {
+    write('secret', `${CANARY}\n`)
+    const client = 'helper:\n  clients:\n    web: { client_id: web, client_secret: { file: ./secret } }\n'
+    const issuer = 'issuers:\n  - preset: okta\n    issuer: https://e.okta.com/oauth2/default\n    audience: a\n'
+    const { code, stdout, stderr } = run([
+      '--effective',
+      write('c.yaml', `${issuer}${client}upstream: http://127.0.0.1:3000\n`),
+    ])
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(stdout).not.toContain(CANARY)
+    expect(parse(stdout)).toMatchObject({
+      issuers: [{ preset: 'okta', algorithms: ['RS256'], access_token_claims: [['cid']], clock_tolerance: '30s' }],
+      limits: { token_bytes: '16KiB' },
+      listen: { helper: '127.0.0.1:8181' },
+      helper: { clients: { web: { client_secret: { file: join(folder, 'secret') } } } },
+    })
+    expect(run(['--effective', write('again.yaml', stdout)]).stdout).toBe(stdout)
+  })
+
+  it('counts all problems, also those that are too many to show', () => {
+    const rules = Array.from({ length: 60 }, (_, i) => `  - { name: r${i}, exact: [x] }\n`).join('')
+    const { stderr } = run([write('c.yaml', `${VALID}rules:\n${rules}`)])
+    expect(stderr).toContain('10 more problems are not shown.\n60 problems found.\n')
   })
 
   it.each([

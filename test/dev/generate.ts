@@ -1,5 +1,5 @@
 /** Writes config/bearward.schema.json and config/reference.md from the schema. Run by `npm run generate`. */
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { format } from 'prettier'
 import * as v from 'valibot'
@@ -97,12 +97,15 @@ function readGroup(path: string, entries: Readonly<Record<string, Described>>): 
   const prefix = path === '' ? '' : `${path}.`
   const children = Object.entries(entries).map(([key, entry]) => readSetting(`${prefix}${key}`, entry))
   const keyOf = (setting: Setting) => setting.path.slice(prefix.length)
+  const isIssuer = path === 'issuers[]'
   const required = children.filter((child) => child.required).map(keyOf)
   const json = {
     type: 'object',
     additionalProperties: false,
     properties: Object.fromEntries(children.map((child) => [keyOf(child), child.json])),
-    ...(required.length === 0 ? {} : { required }),
+    ...(required.length === 0 ? {} : { required: isIssuer ? required.filter((key) => key !== 'issuer') : required }),
+    // Some presets know their issuer.
+    ...(isIssuer ? { anyOf: [{ required: ['issuer'] }, { required: ['preset'] }] } : {}),
   }
   return { kind: 'group', json: path === 'upstream' ? orUrlAlone(json, children) : json, children }
 }
@@ -117,6 +120,14 @@ function orUrlAlone(group: Json, children: readonly Setting[]): Json {
 export function renderSchema(): Promise<string> {
   const document = { $schema: 'http://json-schema.org/draft-07/schema#', title: 'bearward.yaml', ...SETTINGS.json }
   return pretty(JSON.stringify(document, null, 2), 'json')
+}
+
+const CHART_SCHEMA = new URL('../../deploy/helm/bearward/values.schema.json', import.meta.url)
+
+/** The schema of the Helm chart's values as it stands, with the configuration in it as it is now. */
+export function renderChartSchema(): Promise<string> {
+  const written = JSON.parse(readFileSync(CHART_SCHEMA, 'utf8')) as Json
+  return pretty(JSON.stringify({ ...written, definitions: { config: SETTINGS.json } }, null, 2), 'json')
 }
 
 /** The page that describes every setting, code and environment variable. */
@@ -166,8 +177,10 @@ function presetsSection(): string {
     return `### \`preset: ${name}\`\n\n${text}${filled}`
   })
   const text =
-    'A preset fills in settings of an issuer that the file does not name. `{issuer}` stands for the issuer. With ' +
-    '`cognito` and `workos-user-management` the short form of `audience` means the claim `client_id`.'
+    'A preset fills in settings of an issuer that the file does not name; only `required_claims` add up. `{issuer}` stands ' +
+    'for the issuer. With `cognito` and `workos-user-management` the short form of `audience` means the claim ' +
+    '`client_id`. With `entra`, `discovery_url` is filled in for issuers of version 1 and for those with `{tenantid}`. With ' +
+    '`kubernetes`, a source of keys that is written takes the place of all three settings for fetching them.'
   return `## Presets\n\n${text}\n\n${parts.join('\n\n')}`
 }
 
@@ -217,4 +230,5 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const target = (name: string) => new URL(`../../config/${name}`, import.meta.url)
   writeFileSync(target('bearward.schema.json'), await renderSchema())
   writeFileSync(target('reference.md'), await renderReference())
+  writeFileSync(CHART_SCHEMA, await renderChartSchema())
 }

@@ -9,6 +9,7 @@ export function createExpectation(
     aliases: [],
     tenants: new Set(),
     kind: 'access_token',
+    accessTokenClaims: [],
     required: [],
     forbidden: [],
     maxAgeSeconds: undefined,

@@ -39,8 +39,11 @@ function isWhole(text: string): boolean {
 }
 
 /** An open connection, to write and read step by step. */
-export async function openRaw(port: number): Promise<{ socket: Socket; received: () => string }> {
-  const socket = connect(port, '127.0.0.1')
+export async function openRaw(
+  port: number,
+  localAddress = '127.0.0.1',
+): Promise<{ socket: Socket; received: () => string }> {
+  const socket = connect({ port, host: '127.0.0.1', localAddress })
   let text = ''
   socket.on('data', (chunk) => (text += chunk.toString('latin1')))
   socket.on('error', () => undefined)

@@ -32,6 +32,8 @@ export interface SidecarSettings {
   /** The configuration as in YAML, without `listen`. */
   readonly config: Readonly<Record<string, unknown>>
   readonly clock?: Clock
+  /** Variables beside those of the tests. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 const running = new Set<FakeSidecar>()
@@ -40,7 +42,7 @@ const running = new Set<FakeSidecar>()
 export const allOutput: string[] = []
 
 /** Starts a whole sidecar on free ports, at trace level, from a configuration file as an operator would write it. */
-export async function startSidecar({ config, clock }: SidecarSettings): Promise<FakeSidecar> {
+export async function startSidecar({ config, clock, env }: SidecarSettings): Promise<FakeSidecar> {
   const folder = mkdtempSync(join(tmpdir(), 'bearward-'))
   const file = join(folder, 'bearward.yaml')
   const listen = { proxy: '127.0.0.1:0', ops: '127.0.0.1:0', helper: '127.0.0.1:0', ...(config['listen'] as object) }
@@ -56,7 +58,13 @@ export async function startSidecar({ config, clock }: SidecarSettings): Promise<
   }
   const output = { write, flush: () => Promise.resolve(), dropped: () => 0 }
   const log = createLog({ level: loaded.telemetry.log_level, clock: systemClock, output })
-  const app = await startApp({ config: loaded, env: process.env, log, version: 'test', ...(clock && { clock }) })
+  const app = await startApp({
+    config: loaded,
+    env: { ...process.env, ...env },
+    log,
+    version: 'test',
+    ...(clock && { clock }),
+  })
   const ops = `http://127.0.0.1:${app.ports.ops}`
   const logLines = () => lines.map((line) => JSON.parse(line) as LogLine)
   const sidecar: FakeSidecar = {

@@ -20,6 +20,8 @@ export interface FakeUpstream {
   readonly requests: Recorded[]
   /** Open connections. */
   connections(): number
+  /** Called for each new one. */
+  onConnection(run: () => void): void
   stop(): Promise<void>
 }
 
@@ -58,6 +60,7 @@ export async function startUpstream(handler?: Handler, port = 0): Promise<FakeUp
     port: bound,
     requests,
     connections: () => sockets.size,
+    onConnection: (run) => void server.on('connection', run),
     stop: () =>
       new Promise((resolve) => {
         server.close(() => resolve())

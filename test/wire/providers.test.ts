@@ -51,15 +51,10 @@ function start(example: string): Promise<FakeSidecar> {
 async function startFromExample(example: string): Promise<FakeSidecar> {
   const text = readFileSync(join(import.meta.dirname, `../../config/examples/${example}.yaml`), 'utf8')
   const config = parse(text) as { issuers: Record<string, unknown>[] }
-  const issuers = config.issuers.map(({ jwks_uri: _uri, ...issuer }) => {
-    // This preset asks for the address; the keys still come from here.
-    const source = issuer['preset'] === 'workos-user-management' ? 'generic' : issuer['preset']
-    const audience =
-      source === 'generic' && issuer['preset'] !== undefined
-        ? { claim: 'client_id', values: issuer['audience'] }
-        : issuer['audience']
-    return { ...issuer, preset: source ?? 'generic', audience, jwks_file: join(folder, 'keys.json') }
-  })
+  const issuers = config.issuers.map(({ jwks_uri: _uri, ...issuer }) => ({
+    ...issuer,
+    jwks_file: join(folder, 'keys.json'),
+  }))
   const sidecar = await startSidecar({ config: { ...config, issuers, upstream: upstream.url } })
   await sidecar.ready()
   return sidecar
@@ -300,9 +295,15 @@ describe('an access token as this provider makes it is accepted', () => {
       {
         example: 'fusionauth',
         header: { typ: 'JWT', gty: ['password'] },
-        claims: { iss: 'example.com', aud: '11111111-2222-4333-8444-555555555555', sub: '1', roles: ['a'] },
+        claims: {
+          iss: 'example.com',
+          aud: '11111111-2222-4333-8444-555555555555',
+          applicationId: '11111111-2222-4333-8444-555555555555',
+          sub: '1',
+          roles: ['a'],
+        },
       },
-      { 'x-auth-roles': 'a' },
+      { 'x-auth-roles': 'a', 'x-auth-client-id': '11111111-2222-4333-8444-555555555555' },
     ],
     [
       {
@@ -357,7 +358,7 @@ describe('what the same provider makes for somebody else is refused', () => {
         key: idKey,
         claims: { iss: 'https://subdomain.authkit.app', aud: 'https://api.example.com', sub: 'user_1' },
       },
-      'claim_missing',
+      'id_token_not_accepted',
     ],
     [
       {
@@ -375,7 +376,14 @@ describe('what the same provider makes for somebody else is refused', () => {
       },
       'claim_not_accepted',
     ],
-    [{ example: 'okta', header: NO_TYP, key: idKey, claims: { ...OKTA, aud: 'api://default' } }, 'claim_missing'],
+    [
+      { example: 'okta', header: NO_TYP, key: idKey, claims: { ...OKTA, aud: 'api://default' } },
+      'id_token_not_accepted',
+    ],
+    [
+      { example: 'okta', header: { typ: 'okta-internal-at+jwt' }, claims: { ...OKTA, cid: 'c' } },
+      'token_type_not_accepted',
+    ],
     [
       { example: 'okta', header: { typ: 'application/okta-internal-at+jwt' }, claims: { ...OKTA, cid: 'c' } },
       'token_type_not_accepted',
@@ -405,6 +413,19 @@ describe('what the same provider makes for somebody else is refused', () => {
         claims: { ...ENTRA_V2, iss: 'https://login.microsoftonline.com/{tenantid}/v2.0', tid: TENANT },
       },
       'issuer_unknown',
+    ],
+    // ID tokens of an application that is its own API: the audience is right.
+    [
+      {
+        example: 'entra',
+        header: JWT,
+        claims: { ...ENTRA_V2, tid: TENANT, oid: 'o', sub: 's', roles: ['R'], name: 'N', ver: '2.0' },
+      },
+      'id_token_not_accepted',
+    ],
+    [
+      { example: 'entra-multi-tenant', header: JWT, claims: { ...ENTRA_V2, tid: TENANT, preferred_username: 'a' } },
+      'id_token_not_accepted',
     ],
     // Signed with the key of another tenant.
     [
@@ -498,13 +519,38 @@ describe('a credential that is no JWT', () => {
     expect(sidecar.logText()).not.toContain(token)
   })
 
-  it('a slash too few in the issuer is named in the log', async () => {
-    const sidecar = await start('auth0')
-    await send({
-      example: 'auth0',
-      header: JWT,
-      claims: { iss: 'https://tenant.eu.auth0.com', aud: 'https://api.example.com' },
-    })
-    expect(sidecar.lastRequest()).toMatchObject({ detail: { hint: 'they differ by the slash at the end' } })
+  it.each<[string, Shape, string, RegExp]>([
+    [
+      'a slash too few',
+      { example: 'auth0', header: JWT, claims: { iss: 'https://tenant.eu.auth0.com', aud: 'https://api.example.com' } },
+      'issuer_unknown',
+      /^they differ by the slash at the end$/,
+    ],
+    [
+      'version 1 of a tenant',
+      {
+        example: 'entra-multi-tenant',
+        header: JWT,
+        claims: { iss: `https://sts.windows.net/${TENANT}/`, tid: TENANT },
+      },
+      'issuer_unknown',
+      /version 1: accept this issuer, too, or set requestedAccessTokenVersion: 2/,
+    ],
+    [
+      'the org authorization server',
+      { example: 'okta', header: NO_TYP, claims: { ...OKTA, iss: 'https://example.okta.com' } },
+      'issuer_unknown',
+      /org authorization server, which only Okta can verify: ask the custom one/,
+    ],
+    [
+      'the type of the org authorization server',
+      { example: 'okta', header: { typ: 'application/okta-internal-at+jwt' }, claims: OKTA },
+      'token_type_not_accepted',
+      /org authorization server, which only Okta can verify/,
+    ],
+  ])('of %s: the log names the cure', async (_what, shape, code, hint) => {
+    const sidecar = await start(shape.example)
+    expect((await send(shape)).outcome).toBe(code)
+    expect(sidecar.lastRequest()).toMatchObject({ code, detail: { hint: expect.stringMatching(hint) as string } })
   })
 })

@@ -221,7 +221,8 @@ describe('a request is refused', () => {
     ['expectation_failed', 417, rawRequest('GET /a', 'Expect: something')],
     ['method_not_supported', 501, rawRequest('TRACE /a')],
     ['method_not_supported', 501, rawRequest('CONNECT a:1')],
-    ['upgrade_not_supported', 501, rawRequest('GET /a', 'Connection: Upgrade', 'Upgrade: websocket')],
+    ['credentials_missing', 401, rawRequest('GET /a', 'Connection: Upgrade', 'Upgrade: websocket')],
+    ['upgrade_not_supported', 501, rawRequest('POST /a', 'Connection: Upgrade', 'Upgrade: websocket')],
     ['upgrade_not_supported', 501, rawRequest('GET /a', 'Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c')],
   ])('with %s: %i (%#)', async (code, status, bytes) => {
     const answer = await sendRaw(sidecar.proxyPort, bytes)

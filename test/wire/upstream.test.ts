@@ -146,6 +146,20 @@ describe('an upstream', () => {
     expect(upstream.received()).not.toContain('poison')
   })
 
+  it('that sends early hints: links travel on, once the gate said yes', async () => {
+    const { sidecar } = await backend(
+      write(
+        'HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-Not: this\r\n\r\n' +
+          'HTTP/1.1 103 Early Hints\r\nLink: what is this\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok',
+      ),
+    )
+    const { socket, received } = await openRaw(sidecar.proxyPort)
+    socket.write(`GET /a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${issuer.signAccessToken()}\r\n\r\n`)
+    await expect.poll(received).toMatch(/ok$/)
+    expect(received()).toMatch(/^HTTP\/1\.1 103 Early Hints\r\nLink: <\/a\.css>; rel=preload\r\n\r\nHTTP\/1\.1 200 OK/)
+    socket.destroy()
+  })
+
   it('that sends 103 first: the answer is the one that follows', async () => {
     const { sidecar } = await backend(
       write('HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'),

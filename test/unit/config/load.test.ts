@@ -40,6 +40,7 @@ describe('the smallest file', () => {
         issuer_aliases: [],
         insecure_any_tenant: false,
         token_kind: 'access_token',
+        access_token_claims: [],
         required_claims: [],
         forbidden_claims: [],
         roles: [['roles']],
@@ -222,7 +223,10 @@ describe('a file with very many problems', () => {
   it('names the first ones and says how many more there are', () => {
     const rules = Array.from({ length: 200 }, (_, i) => `  - { name: r${i}, exact: [x] }\n`).join('')
     const problems = refuse(`${VALID}rules:\n${rules}`)
-    expect(problems).toHaveLength(51)
-    expect(problems.at(-1)?.problem).toBe('150 more problems are not shown.')
+    expect(problems).toHaveLength(200)
+    const lines = new ConfigError(problems).message.split('\n')
+    expect(lines).toHaveLength(51)
+    expect(lines[0]).toBe(`${file}:6: rules[0].exact[0]: must begin with "/".`)
+    expect(lines.at(-1)).toBe(`${file}: 150 more problems are not shown.`)
   })
 })

@@ -37,6 +37,13 @@ describe('claims', () => {
     ['ok', { token_use: 'access' }],
     ['id_token_not_accepted', { typ: 'OFFLINE' }],
     ['ok', { nonce: 'n', at_hash: 'h' }, { kind: 'id_token' }],
+    ['id_token_not_accepted', {}, { accessTokenClaims: [['cid']] }],
+    ['id_token_not_accepted', { cid: null }, { accessTokenClaims: [['cid']] }],
+    ['id_token_not_accepted', { valueOf: undefined }, { accessTokenClaims: [['valueOf'], ['toString']] }],
+    ['ok', { cid: 'c' }, { accessTokenClaims: [['cid']] }],
+    ['ok', { azp: 'c' }, { accessTokenClaims: [['scp'], ['azp']] }],
+    ['id_token_not_accepted', { azp: 'c', nonce: 'n' }, { accessTokenClaims: [['scp'], ['azp']] }],
+    ['ok', {}, { accessTokenClaims: [['cid']], kind: 'id_token' }],
     // Times.
     ['token_expired', { exp: NOW - 31 }],
     ['ok', { exp: NOW - 29 }],

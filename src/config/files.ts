@@ -1,0 +1,120 @@
+import { hash } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
+import { createSecureContext } from 'node:tls'
+import { ConfigError, type Problem } from '../errors.ts'
+import type { Fault } from './check.ts'
+import type { Path } from './document.ts'
+import type { Environment } from './env.ts'
+import { FILES } from './complete.ts'
+import { inOrder, type LoadedConfig } from './load.ts'
+import type { Config } from './schema.ts'
+import { readSecret } from './secrets.ts'
+
+/**
+ * The files that a configuration names, as absolute paths: every text under a key that is `file` or ends in `_file`,
+ * which is how such settings are called.
+ */
+export function referencedFiles(value: unknown): string[] {
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([key, member]) =>
+    typeof member === 'string' && isFileKey(key) ? [member] : referencedFiles(member),
+  )
+}
+
+function isFileKey(key: string): boolean {
+  return key === 'file' || key.endsWith('_file')
+}
+
+/** What is in each of several files, as a digest; of one that cannot be read, the reason. */
+export function digestFiles(files: readonly string[]): ReadonlyMap<string, string> {
+  return new Map(files.map((file) => [file, digestFile(file)]))
+}
+
+function digestFile(file: string): string {
+  try {
+    return hash('sha256', readFileSync(file), 'base64')
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? 'unknown'
+  }
+}
+
+/** Every setting that names a file, with the file. */
+export function filesOf({ issuers, upstream, listen }: Config): { path: Path; file: string }[] {
+  const named = <T extends object>(group: T | undefined, keys: readonly (keyof T & string)[], at: Path) =>
+    keys.flatMap((key) => {
+      const file = group?.[key]
+      return typeof file === 'string' ? [{ path: [...at, key], file }] : []
+    })
+  return [
+    ...issuers.flatMap((issuer, i) => named(issuer, FILES.issuers, ['issuers', i])),
+    ...named(upstream, FILES.upstream, ['upstream']),
+    ...named(listen.tls, FILES.tls, ['listen', 'tls']),
+  ]
+}
+
+/** Mounted by Kubernetes alone, and so missing wherever else a configuration is checked. */
+const IN_POD = '/var/run/secrets/kubernetes.io/serviceaccount/'
+
+/** Whether a file is in pods alone, and this is none. */
+export function isElsewhere({ file }: { readonly file: string }): boolean {
+  return file.startsWith(IN_POD) && !existsSync(IN_POD)
+}
+
+/**
+ * Reads the files that a configuration names, but for those that are elsewhere.
+ *
+ * @throws ConfigError with every one that cannot be used, at the place of the setting that names it
+ */
+export function checkFiles({ config, locate }: LoadedConfig, env: Environment): void {
+  const problems: Problem[] = []
+  for (const { path, file } of filesOf(config).filter((one) => !isElsewhere(one))) {
+    const reason = whyUnreadable(file)
+    const problem = `names a file that cannot be read: ${file} (${reason}).`
+    if (reason !== undefined) problems.push(locate({ path, problem }))
+  }
+  if (problems.length === 0) problems.push(...checkCertificates(config).map(locate))
+  for (const [name, { client_secret: secret }] of Object.entries(config.helper.clients)) {
+    try {
+      if (secret !== undefined) readSecret(secret, env)
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      const path = ['helper', 'clients', name, 'client_secret']
+      problems.push(...error.problems.map(({ source, problem }) => locate({ path, problem: `${source}: ${problem}` })))
+    }
+  }
+  if (problems.length > 0) throw new ConfigError(inOrder(problems))
+}
+
+/** Certificates with their keys, and authorities: what cannot make up a TLS context would fail every connection. */
+function checkCertificates({ listen: { tls }, upstream }: Config): Fault[] {
+  return [
+    ...(tls === undefined ? [] : checkContext(['listen', 'tls'], tls, tls.client_ca_file)),
+    ...checkContext(['upstream'], upstream, upstream.ca_file),
+  ]
+}
+
+interface Pair {
+  readonly certificate_file?: string | undefined
+  readonly key_file?: string | undefined
+}
+
+function checkContext(path: Path, { certificate_file: cert, key_file: key }: Pair, ca: string | undefined): Fault[] {
+  const read = (file: string | undefined) => (file === undefined ? undefined : readFileSync(file, 'utf8'))
+  try {
+    createSecureContext({ cert: read(cert), key: read(key), ca: read(ca) })
+    return []
+  } catch (error) {
+    const { code = 'unknown', path: file } = error as NodeJS.ErrnoException
+    const problem =
+      file === undefined ? `these files make up no TLS context (${code}).` : `${file} cannot be read (${code}).`
+    return [{ path, problem }]
+  }
+}
+
+function whyUnreadable(file: string): string | undefined {
+  try {
+    return readFileSync(file).length === 0 ? 'empty' : undefined
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? 'unknown'
+  }
+}

@@ -1,0 +1,113 @@
+import type { Config } from './config/schema.ts'
+import type { CallerHandler } from './server/caller.ts'
+import {
+  createListener,
+  type Listener,
+  type ListenAddress,
+  type ListenerOptions,
+  type RequestHandler,
+} from './server/listener.ts'
+import { createTlsSource, type TlsSource } from './server/tls.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
+import { newRequestId } from './util/request-id.ts'
+
+/** A listener cannot be bound; the message says which and how to choose another. Exit code 1. */
+export class StartError extends Error {
+  override readonly name = 'StartError'
+}
+
+export type ListenerName = 'proxy' | 'ops' | 'helper'
+
+export interface OpenListener {
+  readonly listener: Listener
+  readonly port: number
+}
+
+type Extras = Pick<ListenerOptions, 'tls' | 'http2' | 'upgrades'>
+
+/**
+ * Opens the listener for traffic: HTTP/1.1 and HTTP/2, in the clear or over TLS.
+ *
+ * @throws StartError
+ */
+export async function openProxyListener(
+  config: Config,
+  handle: CallerHandler,
+  telemetry: Telemetry,
+): Promise<OpenListener> {
+  const extras = {
+    tls: createConfiguredTls(config, telemetry),
+    http2: { handle, concurrentStreams: config.limits.concurrent_streams },
+    upgrades: true,
+  }
+  return open('proxy', { ...optionsOf('proxy', config, telemetry), ...extras, handle }, config)
+}
+
+/**
+ * Opens one of the other listeners: HTTP/1.1 in the clear.
+ *
+ * @throws StartError
+ */
+export async function openListener(
+  name: 'ops' | 'helper',
+  config: Config,
+  handle: RequestHandler,
+  telemetry: Telemetry,
+): Promise<OpenListener> {
+  return open(name, { ...optionsOf(name, config, telemetry), handle }, config)
+}
+
+function optionsOf(
+  name: ListenerName,
+  { listen, limits }: Config,
+  telemetry: Telemetry,
+): Omit<ListenerOptions, 'handle' | keyof Extras> {
+  return {
+    address: listen[name],
+    limits: {
+      headerBytes: limits.header_bytes,
+      headersTimeoutMs: limits.headers_timeout,
+      keepAliveTimeoutMs: limits.keep_alive_timeout,
+      connections: limits.connections,
+    },
+    newRequestId,
+    onDropped: telemetry.connectionDropped,
+    onHandshakeFailed: telemetry.handshakeFailed,
+    onUnreadable: (code, reason, peer, requestId) => {
+      if (name === 'proxy') telemetry.requestUnreadable(code, reason, peer, requestId)
+    },
+  }
+}
+
+async function open(name: ListenerName, options: ListenerOptions, { listen }: Config): Promise<OpenListener> {
+  const listener = createListener(options)
+  try {
+    return { listener, port: await listener.start() }
+  } catch (error) {
+    throw new StartError(describeBindError(name, listen[name], error))
+  }
+}
+
+/** @throws StartError when the files cannot be used */
+function createConfiguredTls({ listen: { tls } }: Config, telemetry: Telemetry): TlsSource | undefined {
+  if (tls === undefined) return undefined
+  const files = { certificateFile: tls.certificate_file, keyFile: tls.key_file, clientCaFile: tls.client_ca_file }
+  try {
+    return createTlsSource(files, telemetry.certificatesRotated)
+  } catch (error) {
+    const { code, path } = error as NodeJS.ErrnoException
+    throw new StartError(`listen.tls: the file ${path} cannot be read (${code}); name another, or remove listen.tls`)
+  }
+}
+
+function describeBindError(name: ListenerName, { host, port }: ListenAddress, error: unknown): string {
+  const code = (error as NodeJS.ErrnoException).code ?? 'unknown'
+  const reasons: Record<string, string> = {
+    EADDRINUSE: 'another process listens there',
+    EACCES: 'ports below 1024 need a privilege that this process does not have',
+    EADDRNOTAVAIL: 'this machine has no such address',
+    ENOTFOUND: 'the host name is not known',
+  }
+  const way = `choose another with listen.${name} or BEARWARD_${name.toUpperCase()}_LISTEN`
+  return `cannot listen on ${host}:${port} (${name}): ${reasons[code] ?? code}; ${way}`
+}

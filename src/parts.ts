@@ -1,0 +1,189 @@
+import { digestFiles } from './config/files.ts'
+import type { Config } from './config/schema.ts'
+import type { RefreshSpender } from './helper/refresh.ts'
+import { createEgress, type Egress } from './issuer/egress.ts'
+import { createIssuer, type Issuer } from './issuer/issuer.ts'
+import { readProxy } from './issuer/proxy.ts'
+import { createDial, type Dial } from './proxy/dial.ts'
+import { createHttp2Upstream } from './proxy/http2-upstream.ts'
+import type { OpenTunnels } from './proxy/tunnel.ts'
+import { createUpstream, type Upstream } from './proxy/upstream.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
+import type { TokenVerifier } from './token/verifier.ts'
+import type { Clock } from './util/clock.ts'
+import { share, type Shared } from './util/shared.ts'
+
+/** What outlives every configuration and is lent to the rooms. */
+export interface ProcessContext {
+  /** For secrets that are in environment variables. */
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly telemetry: Telemetry
+  readonly egress: Egress
+  /** The WebSockets that are open, whichever runtime opened them. */
+  readonly tunnels: OpenTunnels
+  readonly clock: Clock
+}
+
+/** What a runtime hands on to the next one, as far as that is configured the same. */
+export interface RuntimeParts {
+  readonly issuers: readonly Shared<OpenIssuer>[]
+  readonly upstream: Shared<Upstream>
+  readonly verifier: Shared<TokenVerifier>
+  /** Always: a refresh token that is being spent must not be spent by the next runtime at the same time. */
+  readonly spendRefreshToken: RefreshSpender
+}
+
+/** An issuer with its keys. */
+export interface OpenIssuer {
+  readonly issuer: Issuer
+  /** The door of all issuers, or one of its own for an issuer with its own certificate authorities. */
+  readonly egress: Egress
+}
+
+type IssuerSettings = Config['issuers'][number]
+
+/** Equal for equal settings with equal files. */
+export function toKey(settings: unknown, files: readonly string[] = []): string {
+  return JSON.stringify([settings, ...digestFiles(files)])
+}
+
+/** The issuer of these settings with the keys it has, or a new one that has none yet. */
+export function shareIssuer(
+  settings: IssuerSettings,
+  context: ProcessContext,
+  previous: RuntimeParts | undefined,
+): Shared<OpenIssuer> {
+  const { jwks_file: file } = settings
+  const key = toKey(keySettings(settings), file === undefined ? [] : [file])
+  return share(previous?.issuers ?? [], key, () => openIssuer(settings, context), closerOf(context))
+}
+
+/** The settings that say where keys come from and how long they are used; the others say what a token must satisfy. */
+function keySettings(settings: IssuerSettings) {
+  const { audience, issuer_aliases, tenants, insecure_any_tenant, token_kind, token_types, ...rest } = settings
+  const {
+    access_token_claims,
+    required_claims,
+    forbidden_claims,
+    max_token_age,
+    min_iat,
+    roles,
+    permissions,
+    clock_tolerance,
+    ...keys
+  } = rest
+  return keys
+}
+
+function openIssuer(settings: IssuerSettings, { egress: common, env, telemetry, clock }: ProcessContext): OpenIssuer {
+  const { ca_file: caFile } = settings
+  const egress = caFile === undefined ? common : createEgress({ caFile, proxy: readProxy(env) })
+  const issuer = createIssuer({
+    name: settings.name,
+    issuer: settings.issuer,
+    jwksUri: settings.jwks_uri,
+    jwksFile: settings.jwks_file,
+    jwksSeedFile: settings.jwks_seed_file,
+    jwksBearerTokenFile: settings.jwks_bearer_token_file,
+    discoveryUrl: settings.discovery_url,
+    algorithms: new Set(settings.algorithms),
+    refreshIntervalMs: settings.jwks_refresh_interval,
+    maxStaleMs: settings.jwks_max_stale,
+    insecureHttp: settings.insecure_http,
+    egress,
+    clock,
+    onFetch: telemetry.keysFetched,
+  })
+  return { issuer, egress }
+}
+
+/** Twice the longest `helper.timeout`: a spend under way does not wait for its caller, and is not counted as a request. */
+const LONGEST_SPEND_MS = 240_000
+
+function closerOf({ egress: common, clock }: ProcessContext) {
+  return ({ issuer, egress }: OpenIssuer): void => {
+    issuer.close()
+    if (egress !== common) clock.after(LONGEST_SPEND_MS, () => void egress.close())
+  }
+}
+
+/** The connections to the upstream, or a new pool of them. Files are not compared: each new connection reads them. */
+export function shareUpstream(config: Config, previous: RuntimeParts | undefined): Shared<Upstream> {
+  const key = toKey([config.upstream, config.limits.body_timeout])
+  const create = () => createConfiguredUpstream(config)
+  return share(previous === undefined ? [] : [previous.upstream], key, create, (upstream) => upstream.close())
+}
+
+function createConfiguredUpstream({ upstream: settings, limits }: Config): Upstream {
+  const create = new URL(settings.url).protocol === 'h2c:' ? createHttp2Upstream : createUpstream
+  return create({
+    dial: createConfiguredDial(settings),
+    connectTimeoutMs: settings.connect_timeout,
+    responseTimeoutMs: settings.response_timeout,
+    idleTimeoutMs: settings.idle_timeout,
+    bodyTimeoutMs: limits.body_timeout,
+    connections: settings.connections,
+  })
+}
+
+/** A host name is resolved for each connection. */
+export function createConfiguredDial(settings: Config['upstream']): Dial {
+  const { protocol, hostname, port, pathname } = new URL(settings.url)
+  if (protocol === 'unix:') return createDial({ path: decodeURIComponent(pathname) }, undefined)
+  const host = hostname.replace(/^\[|\]$/g, '')
+  if (protocol !== 'https:') return createDial({ host, port: port === '' ? 80 : Number(port) }, undefined)
+  const tls = {
+    serverName: settings.server_name ?? host,
+    caFile: settings.ca_file,
+    certificateFile: settings.certificate_file,
+    keyFile: settings.key_file,
+    protocol: 'http/1.1',
+  } as const
+  return createDial({ host, port: port === '' ? 443 : Number(port) }, tls)
+}
+
+/** The verifier with the tokens it remembers: it goes when anything changes that its memory was made of. */
+export function shareVerifier(
+  madeOf: unknown,
+  create: () => TokenVerifier,
+  previous: RuntimeParts | undefined,
+): Shared<TokenVerifier> {
+  return share(previous === undefined ? [] : [previous.verifier], toKey(madeOf), create, () => undefined)
+}
+
+/** Who uses the parts of a runtime. */
+export interface PartsUse {
+  /** A request came or went. */
+  changed(change: 1 | -1): void
+  /**
+   * No more requests come. As soon as none is under way, lets go of the parts, so that those are closed which no other
+   * runtime took over; then resolves.
+   */
+  retire(): Promise<void>
+}
+
+export function createPartsUse(parts: RuntimeParts): PartsUse {
+  const retired = Promise.withResolvers<void>()
+  let inFlight = 0
+  let isRetired = false
+  const release = () => {
+    releaseParts(parts)
+    retired.resolve()
+  }
+  return {
+    changed(change) {
+      inFlight += change
+      if (isRetired && inFlight === 0) release()
+    },
+    retire() {
+      isRetired = true
+      if (inFlight === 0) release()
+      return retired.promise
+    },
+  }
+}
+
+/** Lets go of all parts at once. */
+export function releaseParts({ issuers, upstream, verifier }: RuntimeParts): void {
+  for (const part of [...issuers, upstream, verifier]) part.release()
+}
