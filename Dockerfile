@@ -3,14 +3,20 @@
 ARG BUILD_IMAGE=node:24.21.0-bookworm-slim
 ARG RUNTIME_IMAGE=gcr.io/distroless/nodejs24-debian12:nonroot
 
-FROM ${BUILD_IMAGE} AS build
+# What is built is the same for every platform, so it is built on the platform that builds.
+FROM --platform=$BUILDPLATFORM ${BUILD_IMAGE} AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
 # No dependency needs its install script here: the one that has one brings a Node, and the base has that.
 RUN npm ci --ignore-scripts --no-audit --no-fund
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
-RUN npm run build && npm prune --omit=dev --ignore-scripts --no-audit --no-fund
+# Of the dependencies, what runs: no types, maps, sources, tests or papers but licences.
+RUN npm run build \
+ && npm prune --omit=dev --omit=optional --ignore-scripts --no-audit --no-fund \
+ && find node_modules -type f ! -iname 'licen[cs]e*' \( -name '*.ts' -o -name '*.mts' -o -name '*.cts' -o -name '*.map' -o -name '*.md' -o -name '*.markdown' -o -name '*.flow' \) -exec rm -f {} + \
+ && find node_modules -type d \( -name test -o -name tests -o -name __tests__ -o -name docs -o -name benchmarks -o -name examples -o -name .github \) -prune -exec rm -rf {} + \
+ && rm -rf node_modules/.cache node_modules/.package-lock.json
 
 FROM ${RUNTIME_IMAGE}
 ARG VERSION=0.0.0
@@ -20,8 +26,9 @@ LABEL org.opencontainers.image.title="bearward" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+# Owned by root, the folder too: the process cannot change its own code.
+USER 0:0
 WORKDIR /app
-# Owned by root: the process cannot change its own code.
 COPY --from=build --chown=0:0 /app/package.json ./
 COPY --from=build --chown=0:0 /app/node_modules ./node_modules
 COPY --from=build --chown=0:0 /app/dist ./dist
@@ -33,5 +40,8 @@ ENV NODE_ENV=production \
 USER 65532:65532
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
+# For Docker and Compose; Kubernetes looks at its own probes alone.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
+  CMD ["/nodejs/bin/node", "/app/dist/main.js", "probe", "ready", "--config", "/etc/bearward/bearward.yaml"]
 ENTRYPOINT ["/nodejs/bin/node", "--enable-source-maps", "/app/dist/main.js"]
 CMD ["serve", "--config", "/etc/bearward/bearward.yaml"]
