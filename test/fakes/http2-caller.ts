@@ -70,6 +70,8 @@ function collect(stream: ClientHttp2Stream): Promise<Http2Answer> {
     stream.on('trailers', (received) => (trailers = received))
     stream.on('data', (chunk: Buffer) => void parts.push(chunk))
     stream.on('error', () => undefined)
+    // Reset without an error, the library waits forever for what it has still to write.
+    stream.on('end', () => setImmediate(() => stream.closed && stream.destroy()))
     stream.on('close', () =>
       resolve({
         status: Number(headers[':status'] ?? 0),
