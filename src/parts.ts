@@ -1,6 +1,7 @@
 import { digestFiles } from './config/files.ts'
 import type { Config } from './config/schema.ts'
-import type { RefreshSpender } from './helper/refresh.ts'
+import type { RotationMemory } from './helper/rotation.ts'
+import type { Spender } from './helper/spend.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
@@ -30,7 +31,9 @@ export interface RuntimeParts {
   readonly upstream: Shared<Upstream>
   readonly verifier: Shared<TokenVerifier>
   /** Always: a refresh token that is being spent must not be spent by the next runtime at the same time. */
-  readonly spendRefreshToken: RefreshSpender
+  readonly spender: Spender
+  /** Always: what the secrets of clients were before they were rotated. */
+  readonly secrets: RotationMemory
 }
 
 /** An issuer with its keys. */

@@ -39,7 +39,7 @@ function digestFile(file: string): string {
 }
 
 /** Every setting that names a file, with the file. */
-export function filesOf({ issuers, upstream, listen }: Config): { path: Path; file: string }[] {
+export function filesOf({ issuers, upstream, listen, helper }: Config): { path: Path; file: string }[] {
   const named = <T extends object>(group: T | undefined, keys: readonly (keyof T & string)[], at: Path) =>
     keys.flatMap((key) => {
       const file = group?.[key]
@@ -49,6 +49,9 @@ export function filesOf({ issuers, upstream, listen }: Config): { path: Path; fi
     ...issuers.flatMap((issuer, i) => named(issuer, FILES.issuers, ['issuers', i])),
     ...named(upstream, FILES.upstream, ['upstream']),
     ...named(listen.tls, FILES.tls, ['listen', 'tls']),
+    ...Object.entries(helper.clients).flatMap(([name, client]) =>
+      named(client, FILES.clients, ['helper', 'clients', name]),
+    ),
   ]
 }
 
