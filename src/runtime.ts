@@ -13,6 +13,7 @@ import {
   createConfiguredDial,
   createPartsUse,
   releaseParts,
+  shareCertified,
   shareIssuer,
   shareUpstream,
   shareVerifier,
@@ -72,6 +73,7 @@ export function createRuntime(context: RuntimeContext, previous?: RuntimeParts):
     upstream: shareUpstream(config, previous),
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
     spender: previous?.spender ?? createSpender({ onCoalesced: telemetry.exchangeCoalesced }),
+    certified: shareCertified(config, context, previous),
     secrets: previous?.secrets ?? new Map(),
   }
   try {
