@@ -10,8 +10,12 @@ import {
   type ClientAuthenticationOptions,
 } from './helper/client-authentication.ts'
 import type { HelperClient, Validation } from './helper/clients.ts'
+import { createDevicePace } from './helper/device-pace.ts'
+import type { ExchangeMemory } from './helper/exchange.ts'
 import { createHelperHandler } from './helper/handler.ts'
+import { createOwnTokens } from './helper/own-tokens.ts'
 import { createRotation } from './helper/rotation.ts'
+import { createSpender } from './helper/spend.ts'
 import type { Egress } from './issuer/egress.ts'
 import type { OpenIssuer, ProcessContext, RuntimeParts } from './parts.ts'
 import type { RequestHandler } from './server/listener.ts'
@@ -51,12 +55,23 @@ export function createConfiguredHelper(
   if (clients.length === 0) return undefined
   return createHelperHandler({
     clients,
-    spender: parts.spender,
+    memory: parts.exchanges,
+    ending: context.ending,
     record: telemetry.exchangeFinished,
     onUnexpected: telemetry.unexpectedError,
     newRequestId,
     loopbackOnly: isLoopback(config.listen.helper.host),
   })
+}
+
+/** Creates what is remembered from one exchange to the next, whatever becomes of the configuration. */
+export function createExchangeMemory({ telemetry, clock }: ProcessContext): ExchangeMemory {
+  return {
+    spender: createSpender({ onCoalesced: telemetry.exchangeCoalesced }),
+    devices: createDevicePace(clock),
+    ownTokens: createOwnTokens({ clock, onRenewalFailed: telemetry.renewalFailed }),
+    clock,
+  }
 }
 
 interface ClientParts {

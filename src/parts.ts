@@ -1,7 +1,7 @@
 import { digestFiles } from './config/files.ts'
 import type { Config } from './config/schema.ts'
+import type { ExchangeMemory } from './helper/exchange.ts'
 import type { RotationMemory } from './helper/rotation.ts'
-import type { Spender } from './helper/spend.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
@@ -23,6 +23,8 @@ export interface ProcessContext {
   /** The WebSockets that are open, whichever runtime opened them. */
   readonly tunnels: OpenTunnels
   readonly clock: Clock
+  /** No more requests are accepted. */
+  readonly ending: AbortSignal
 }
 
 /** What a runtime hands on to the next one, as far as that is configured the same. */
@@ -31,7 +33,7 @@ export interface RuntimeParts {
   readonly upstream: Shared<Upstream>
   readonly verifier: Shared<TokenVerifier>
   /** Always: a refresh token that is being spent must not be spent by the next runtime at the same time. */
-  readonly spender: Spender
+  readonly exchanges: ExchangeMemory
   /** The doors of clients that show a certificate, by name of the client. */
   readonly certified: ReadonlyMap<string, Shared<Egress>>
   /** Always: what the secrets of clients were before they were rotated. */

@@ -1,10 +1,9 @@
 import type { Latch } from './admin/health.ts'
-import { createConfiguredHelper } from './clients.ts'
+import { createConfiguredHelper, createExchangeMemory } from './clients.ts'
 import type { Config } from './config/schema.ts'
 import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
 import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
-import { createSpender } from './helper/spend.ts'
 import { createTokenReader } from './http/authorization.ts'
 import { createCorsFields } from './http/cors.ts'
 import { createTrust } from './http/forwarded.ts'
@@ -65,14 +64,14 @@ const METHOD_OVERRIDES = ['x-http-method-override', 'x-http-method', 'x-method-o
  * @throws ConfigError when a secret cannot be read
  */
 export function createRuntime(context: RuntimeContext, previous?: RuntimeParts): Runtime {
-  const { config, telemetry } = context
+  const { config } = context
   const issuers = config.issuers.map((settings) => createConfiguredIssuer(settings, context, previous))
   const toIdentity = createConfiguredEncoder(config)
   const parts: RuntimeParts = {
     issuers: issuers.map(({ open }) => open),
     upstream: shareUpstream(config, previous),
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
-    spender: previous?.spender ?? createSpender({ onCoalesced: telemetry.exchangeCoalesced }),
+    exchanges: previous?.exchanges ?? createExchangeMemory(context),
     certified: shareCertified(config, context, previous),
     secrets: previous?.secrets ?? new Map(),
   }

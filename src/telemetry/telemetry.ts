@@ -58,6 +58,8 @@ export interface Telemetry {
   readonly keysFetched: (issuer: string, event: KeysFetched) => void
   readonly exchangeFinished: (outcome: ExchangeFinished) => void
   readonly exchangeCoalesced: (client: string) => void
+  /** Tokens that a client got for itself could not be renewed ahead of their end. */
+  readonly renewalFailed: (client: string, code: string) => void
   readonly unexpectedError: (error: unknown, requestId?: string) => void
   /** The upstream answers where others can reach it, at this address. */
   readonly upstreamExposed: (address: string) => void
@@ -151,6 +153,10 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     },
 
     exchangeCoalesced: (client) => metrics.count('bearward_helper_coalesced_total', { client }),
+
+    renewalFailed(client, code) {
+      log.warn('the token of a client could not be renewed yet; the old one is used on', { client, code })
+    },
 
     unexpectedError(error, requestId) {
       metrics.count('bearward_unexpected_errors_total')
