@@ -7,7 +7,7 @@ import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.t
 import { createSpender } from './helper/spend.ts'
 import { createSubjects } from './helper/subjects.ts'
 import { createTokenReader } from './http/authorization.ts'
-import { createCorsFields } from './http/cors.ts'
+import { createCorsFields, METHOD_OVERRIDES } from './http/cors.ts'
 import { createTrust } from './http/forwarded.ts'
 import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
 import {
@@ -55,9 +55,6 @@ export interface Runtime {
   /** No more requests come: ends when none is under way, and closes what no other runtime took over. */
   retire(): Promise<void>
 }
-
-/** Headers by which some frameworks take a request for one of another method than the rules decided on. */
-const METHOD_OVERRIDES = ['x-http-method-override', 'x-http-method', 'x-method-override']
 
 /**
  * Builds the rooms of one configuration.
@@ -257,6 +254,7 @@ function toNeeded(needed: Config['rules'][number]['roles']): Needed | undefined 
 function createConfiguredFilter({ identity, rules, credentials }: Config) {
   const names = [...defaultNames(identity.prefix), ...identity.headers.map(({ header }) => header), 'x-request-id']
   if (credentials.header !== 'authorization' && !identity.forward_authorization) names.push(credentials.header)
+  // Otherwise the rules would decide on another method than some backends serve.
   if (rules.some(({ methods }) => methods !== undefined)) names.push(...METHOD_OVERRIDES)
   return createRequestFieldFilter({
     identityPrefix: identity.prefix,
