@@ -14,6 +14,8 @@ import { createDevicePace } from './helper/device-pace.ts'
 import type { ExchangeMemory } from './helper/exchange.ts'
 import { createHelperHandler } from './helper/handler.ts'
 import { createOwnTokens } from './helper/own-tokens.ts'
+import { createRelease } from './helper/release.ts'
+import { revokeToken } from './helper/revocation.ts'
 import { createRotation } from './helper/rotation.ts'
 import { createSpender } from './helper/spend.ts'
 import type { Egress } from './issuer/egress.ts'
@@ -55,8 +57,16 @@ export function createConfiguredHelper(
   if (clients.length === 0) return undefined
   return createHelperHandler({
     clients,
-    memory: parts.exchanges,
+    ...parts.exchanges,
     ending: context.ending,
+    release: createRelease({
+      subjects: parts.subjects,
+      waitMs: config.helper.validation_wait,
+      clock,
+      revoke: (client, refreshToken) => revokeToken(client, refreshToken, 'refresh_token'),
+      onValidated: telemetry.answerValidated,
+      onRevoked: telemetry.refusedTokenRevoked,
+    }),
     record: telemetry.exchangeFinished,
     onUnexpected: telemetry.unexpectedError,
     newRequestId,
@@ -101,6 +111,7 @@ function toClient(parts: ClientParts): HelperClient {
       audiences: toSet(settings.audiences),
       resources: toSet(settings.resources),
     },
+    trustedAudiences: settings.trusted_audiences,
     tokenTypes: new Set(settings.token_types.map((type) => type.toLowerCase())),
     issuer: issuer.open.value.issuer,
     accepted: issuer.accepted,

@@ -4,12 +4,12 @@ import type { Caller } from './caller.ts'
 import type { HelperClient } from './clients.ts'
 import { notePoll, pollDevice } from './device.ts'
 import { deviceKey, type DevicePace } from './device-pace.ts'
-import { keysUnavailable } from './grant-errors.ts'
 import type { CodeGrant, DeviceGrant, GrantRequest, RefreshGrant } from './grants.ts'
 import type { OwnTokens } from './own-tokens.ts'
+import type { Release } from './release.ts'
 import type { Spender } from './spend.ts'
 import { requestTokens } from './token-endpoint.ts'
-import { validateTokens } from './validate.ts'
+import { requireKeys } from './warm-keys.ts'
 
 export interface Exchange {
   readonly client: HelperClient
@@ -27,45 +27,56 @@ export interface ExchangeMemory {
   readonly clock: Clock
 }
 
+export interface ExchangeTools extends ExchangeMemory {
+  readonly release: Release
+}
+
 /**
  * Turns a grant into tokens: spent once, whoever else asks for the same, and validated before anybody sees them.
  *
  * @throws GrantError
  */
-export function exchange(request: Exchange, memory: ExchangeMemory): Promise<TokenEndpointResponse> {
+export async function exchange(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {
   const { client, grant } = request
-  const run = () => spendNow(client, grant)
+  const response = await getTokens(request, tools)
+  // By each caller for itself: what one of them knows about the grant must not make it another one to spend.
+  if (grant.type === 'refresh_token') tools.release.compare({ client, grant, response }, grant.subject)
+  return response
+}
+
+function getTokens(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {
+  const { client, grant } = request
+  const run = () => spendNow(request, tools)
   switch (grant.type) {
     case 'device_code': {
-      const { devices: pace, clock } = memory
+      const { devices: pace, clock } = tools
       const poll = () => notePoll(deviceKey(client.name, grant.deviceCode), pace, run)
-      return pollDevice(client, grant, { pace, clock, gone: request.gone }, () => spendOnce(request, memory, poll))
+      return pollDevice(client, grant, { pace, clock, gone: request.gone }, () => spendOnce(request, tools, poll))
     }
     case 'client_credentials': {
       const { scope, resources, audiences } = grant
       const { name, clientId, issuer, endpoints } = client
       const key = JSON.stringify([clientId, issuer.issuer, endpoints, scope ?? null, resources, audiences])
-      return memory.ownTokens.get(name, key, run)
+      return tools.ownTokens.get(name, key, run)
     }
     case 'token_exchange':
       return run()
     case 'refresh_token':
     case 'authorization_code':
-      return spendOnce(request, memory, run)
+      return spendOnce(request, tools, run)
   }
 }
 
-async function spendNow(client: HelperClient, grant: GrantRequest): Promise<TokenEndpointResponse> {
-  const { state } = client.issuer.status()
-  if (state === 'empty' || state === 'expired') throw keysUnavailable()
+async function spendNow({ client, grant }: Exchange, { release }: ExchangeTools): Promise<TokenEndpointResponse> {
+  await requireKeys(client)
   const response = await requestTokens(client, grant)
-  await validateTokens(response, { client, grant })
+  await release.check({ client, grant, response })
   return response
 }
 
 function spendOnce(
   { client, caller, grant }: Exchange,
-  { spender }: ExchangeMemory,
+  { spender }: ExchangeTools,
   run: () => Promise<TokenEndpointResponse>,
 ): Promise<TokenEndpointResponse> {
   const { credential, ...parameters } = toCredential(grant as RefreshGrant | CodeGrant | DeviceGrant)
@@ -76,7 +87,7 @@ function spendOnce(
 function toCredential(grant: RefreshGrant | CodeGrant | DeviceGrant): { credential: string; type: string } {
   switch (grant.type) {
     case 'refresh_token': {
-      const { refreshToken: credential, ...parameters } = grant
+      const { refreshToken: credential, subject: _subject, ...parameters } = grant
       return { credential, ...parameters }
     }
     case 'authorization_code': {

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { GrantError, type Detail, type GrantCode } from '../errors.ts'
 import { refuseBrowsers } from './caller.ts'
 import { selectClient, type HelperClient } from './clients.ts'
-import type { ExchangeMemory } from './exchange.ts'
+import type { ExchangeTools } from './exchange.ts'
 import { internalError, invalidRequest } from './grant-errors.ts'
 import { describeHelper } from './metadata.ts'
 import { OPERATIONS, type Operation, type Subject } from './operations.ts'
@@ -20,9 +20,8 @@ export interface HelperOutcome {
   readonly detail: Detail | undefined
 }
 
-export interface HelperHandlerOptions {
+export interface HelperHandlerOptions extends ExchangeTools {
   readonly clients: readonly HelperClient[]
-  readonly memory: ExchangeMemory
   readonly record: (outcome: HelperOutcome) => void
   readonly onUnexpected: (error: unknown, requestId: string) => void
   readonly newRequestId: () => string
@@ -90,7 +89,7 @@ async function perform(visit: Visit, options: HelperHandlerOptions): Promise<Bod
   const client = selectClient(tokenRequest, options.clients)
   progress.client = client.name
   const gone = AbortSignal.any([signalOfClose(response), options.ending])
-  return operation.run({ caller: { name: 'local' }, client, request: tokenRequest, gone }, options.memory)
+  return operation.run({ caller: { name: 'local' }, client, request: tokenRequest, gone }, options)
 }
 
 function signalOfClose(response: ServerResponse): AbortSignal {

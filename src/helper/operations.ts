@@ -1,7 +1,7 @@
 import type { Caller } from './caller.ts'
 import type { HelperClient } from './clients.ts'
 import { startDevice } from './device.ts'
-import { exchange, type ExchangeMemory } from './exchange.ts'
+import { exchange, type ExchangeTools } from './exchange.ts'
 import { invalidRequest } from './grant-errors.ts'
 import { grantNotAllowed, readGrant, readGrantName, readTargets, targetParameters, type GrantName } from './grants.ts'
 import type { TokenRequest } from './request.ts'
@@ -23,13 +23,13 @@ export interface Call {
 export interface Operation {
   readonly subject: (request: TokenRequest) => Subject
   /** The body of the answer; nothing for an answer without one. Throws GrantError. */
-  readonly run: (call: Call, memory: ExchangeMemory) => Promise<Readonly<Record<string, unknown>> | undefined>
+  readonly run: (call: Call, tools: ExchangeTools) => Promise<Readonly<Record<string, unknown>> | undefined>
 }
 
 const token: Operation = {
   subject: (request) => readGrantName(request) ?? 'other',
-  run: async ({ caller, client, request, gone }, memory) => ({
-    ...(await exchange({ client, caller, grant: readGrant(request, client), gone }, memory)),
+  run: async ({ caller, client, request, gone }, tools) => ({
+    ...(await exchange({ client, caller, grant: readGrant(request, client), gone }, tools)),
   }),
 }
 
