@@ -22,14 +22,16 @@ const LEVEL: Readonly<Record<string, number>> = {
   http: 1,
   telemetry: 1,
   config: 1,
+  store: 1,
   'errors.ts': 0,
   util: 0,
 }
 
 /** Which files may import a package. A folder ends in `/`. */
 const FENCES: Readonly<Record<string, readonly string[]>> = {
+  '@redis/client': ['store/redis.ts'],
   undici: ['issuer/egress.ts'],
-  jose: ['token/', 'helper/validate.ts'],
+  jose: ['token/', 'helper/validate.ts', 'helper/seal.ts'],
   oauth4webapi: ['helper/'],
   'lru-cache': ['token/cache.ts'],
   pino: ['telemetry/log.ts'],
