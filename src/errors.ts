@@ -182,6 +182,12 @@ export const GRANT_CODES = Object.freeze({
   issuer_error: 'The issuer answered with a server error; the grant may be spent.',
   outcome_unknown: 'The connection to the issuer broke; the grant may be spent.',
   keys_unavailable: 'The keys of the issuer are not available; the grant was not spent.',
+  issuer_unavailable: 'The issuer failed several times in a row and is left alone for a moment; the grant was not spent.',
+  store_unavailable: 'The store that replicas share cannot be reached; the grant was not spent.',
+  rate_limited: 'More token requests for the client than its limit allows; the grant was not spent.',
+  refresh_token_not_sealed: 'The refresh token was not sealed here; it was not spent.',
+  refresh_token_seal_invalid:
+    'The sealed refresh token cannot be opened here, or is bound to another client or caller; it was not spent.',
   token_validation_failed: 'What the issuer returned did not pass validation; nothing of it was handed out.',
   internal_error: 'An unexpected error; the log has the details.',
 } as const)

@@ -1,0 +1,190 @@
+import type { TokenEndpointResponse } from 'oauth4webapi'
+import { GrantError } from '../errors.ts'
+import { createMemoryStore } from '../store/memory.ts'
+import type { Store } from '../store/store.ts'
+import type { Clock } from '../util/clock.ts'
+import { createSingleFlight } from '../util/single-flight.ts'
+import { createSpendNames, type SpendIdentity } from './answer.ts'
+import { awaitAnswer, LeaseFailure, spendAsOwner, takePlace, withdraw, type LeasedSpend, type Place } from './lease.ts'
+
+/** A grant to spend. */
+export interface Spend extends SpendIdentity {
+  /** Authenticated name of the caller. */
+  readonly caller: string
+  /** How long the answer is given again to the same caller with the same request, in milliseconds; 0 for not at all. */
+  readonly replayWindowMs: number
+  /** Sends and validates. Does not depend on whoever waits for it. */
+  readonly run: () => Promise<TokenEndpointResponse>
+}
+
+/** What replicas share. */
+export interface Sharing {
+  readonly store: Store
+  /** Without the store: spend all the same, as if there were no other replica, or refuse. */
+  readonly onFailure: 'local' | 'refuse'
+  /** Longer than any spend takes, in milliseconds. */
+  readonly leaseMs: number
+}
+
+export interface Spender {
+  /**
+   * Spends a grant, unless that is being done, here or at another replica, or was done within the replay window: then the
+   * answer is the same.
+   *
+   * @param sharing - absent when there are no other replicas to agree with
+   * @throws GrantError whatever the spend throws, for all who asked; `outcome_unknown` when another replica was spending and
+   * left no answer; `store_unavailable` (not spent)
+   */
+  spend(spend: Spend, sharing?: Sharing): Promise<TokenEndpointResponse>
+  /** Resolves when nothing is under way any more, or after a time in milliseconds. Wipes what was kept. */
+  close(timeoutMs: number): Promise<void>
+}
+
+export interface SpenderOptions {
+  readonly clock: Clock
+  /** A caller got the answer of a spend that was under way already. */
+  readonly onCoalesced: (client: string) => void
+  /** A caller got the answer of a spend that was over already. */
+  readonly onReplayed: (client: string) => void
+  /** A grant is spent without the store: another replica may spend it, too. */
+  readonly onUnshared: (client: string) => void
+}
+
+/**
+ * Creates the spender. Concurrent spends of one grant become one request to the issuer, whose answer all callers get: with
+ * rotation, a second request would revoke the whole family (RFC 9700 §4.14.2). One for the whole process, whatever is
+ * configured.
+ */
+export function createSpender(options: SpenderOptions): Spender {
+  return new OneSpender(options)
+}
+
+/** What came of a request, for all who joined it. */
+interface Flight {
+  readonly tokens: TokenEndpointResponse
+  /** Of whom that started it. */
+  readonly caller: string
+  /** Whether nothing was spent, because that was done before. */
+  readonly again: boolean
+}
+
+/** The attempt under which an answer is kept in this process. */
+const HERE = 'here'
+
+class OneSpender implements Spender {
+  readonly #options: SpenderOptions
+  readonly #share = createSingleFlight<Flight>()
+  /** Answers within their replay window, sealed with their credentials. */
+  readonly #memory: Store
+  readonly #underWay = new Set<Promise<unknown>>()
+
+  constructor(options: SpenderOptions) {
+    this.#options = options
+    this.#memory = createMemoryStore({ clock: options.clock })
+  }
+
+  async spend(spend: Spend, sharing?: Sharing): Promise<TokenEndpointResponse> {
+    const { client, caller, replayWindowMs, run } = spend
+    const names = createSpendNames(spend)
+    for (;;) {
+      let started = false
+      const promise = this.#share(names.lease, () => {
+        started = true
+        return this.#track(this.#begin(client, { names, caller, replayWindowMs, run }, sharing))
+      })
+      if (!started) this.#options.onCoalesced(client)
+      const flight = await promise
+      // What is given again is for the one caller that had it before, and for nobody who joined that.
+      if (started || !flight.again || flight.caller === caller) return flight.tokens
+    }
+  }
+
+  async close(timeoutMs: number): Promise<void> {
+    const timeout = new Promise<void>((resolve) => void setTimeout(resolve, timeoutMs).unref())
+    while (this.#underWay.size > 0) {
+      const all = Promise.allSettled([...this.#underWay])
+      if ((await Promise.race([all, timeout])) === undefined) break
+    }
+    await this.#memory.close()
+  }
+
+  #track<T>(promise: Promise<T>): Promise<T> {
+    this.#underWay.add(promise)
+    void promise.then(
+      () => this.#underWay.delete(promise),
+      () => this.#underWay.delete(promise),
+    )
+    return promise
+  }
+
+  async #begin(client: string, spend: LeasedSpend, sharing: Sharing | undefined): Promise<Flight> {
+    const { caller } = spend
+    const known = await this.#recall(spend)
+    if (known !== undefined) {
+      this.#options.onReplayed(client)
+      return { tokens: known, caller, again: true }
+    }
+    const remembered: LeasedSpend = { ...spend, run: () => this.#runAndRemember(spend) }
+    if (sharing !== undefined) return this.#beginShared(client, remembered, sharing)
+    return { tokens: await remembered.run(), caller, again: false }
+  }
+
+  async #beginShared(client: string, spend: LeasedSpend, sharing: Sharing): Promise<Flight> {
+    const { onCoalesced, onReplayed, clock } = this.#options
+    const options = { store: sharing.store, leaseMs: sharing.leaseMs, clock }
+    const { caller } = spend
+    const place = await this.#takePlace(client, spend, sharing)
+    if (place.role === 'late') {
+      onReplayed(client)
+      return { tokens: place.tokens, caller, again: true }
+    }
+    if (place.role === 'waiter') {
+      onCoalesced(client)
+      return { tokens: await awaitAnswer(spend, place.id, options), caller, again: false }
+    }
+    const tokens = await spendAsOwner(spend, place.attempt, options, (rest) => void this.#track(rest))
+    return { tokens, caller, again: false }
+  }
+
+  async #takePlace(client: string, spend: LeasedSpend, { store, onFailure, leaseMs }: Sharing): Promise<Place> {
+    const options = { store, leaseMs, clock: this.#options.clock }
+    try {
+      return await takePlace(spend, options)
+    } catch (error) {
+      if (!(error instanceof LeaseFailure)) throw error
+      if (onFailure === 'local') {
+        this.#options.onUnshared(client)
+        return { role: 'owner', attempt: error.attempt }
+      }
+      const reason = storeUnavailable(error.code)
+      void this.#track(withdraw(spend, error.attempt, reason, options))
+      throw reason
+    }
+  }
+
+  async #recall({ names, caller, replayWindowMs }: LeasedSpend): Promise<TokenEndpointResponse | undefined> {
+    if (replayWindowMs === 0) return undefined
+    const text = await this.#memory.get(names.answer(HERE)).catch(() => undefined)
+    const opened = text === undefined ? undefined : names.open(HERE, text)
+    return opened?.caller === caller && 'tokens' in opened.answer ? opened.answer.tokens : undefined
+  }
+
+  async #runAndRemember({ names, caller, replayWindowMs, run }: LeasedSpend): Promise<TokenEndpointResponse> {
+    const tokens = await run()
+    if (replayWindowMs > 0) {
+      const sealed = names.seal(HERE, caller, { tokens })
+      await this.#memory.set(names.answer(HERE), sealed, replayWindowMs).catch(() => undefined)
+    }
+    return tokens
+  }
+}
+
+function storeUnavailable(reason: string): GrantError {
+  return new GrantError('store_unavailable', {
+    status: 503,
+    error: 'temporarily_unavailable',
+    description: 'This server cannot agree with its replicas at the moment; the grant was not spent.',
+    headers: { 'retry-after': '1' },
+    detail: { reason },
+  })
+}
