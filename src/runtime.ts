@@ -1,13 +1,9 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Latch } from './admin/health.ts'
-import { isLoopback } from './config/hosts.ts'
+import { createConfiguredHelper } from './clients.ts'
 import type { Config } from './config/schema.ts'
-import { readSecret } from './config/secrets.ts'
 import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
 import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
-import { createHelperHandler } from './helper/handler.ts'
-import { createRefreshSpender, type HelperClient } from './helper/refresh.ts'
 import { createTokenReader } from './http/authorization.ts'
 import { createCorsFields } from './http/cors.ts'
 import { createTrust } from './http/forwarded.ts'
@@ -27,6 +23,8 @@ import { createForward } from './proxy/forward.ts'
 import { createTunnels } from './proxy/tunnel.ts'
 import { createProxyHandler } from './proxy/handler.ts'
 import type { CallerHandler } from './server/caller.ts'
+import type { RequestHandler } from './server/listener.ts'
+import { keepSpending, shareStore } from './spending.ts'
 import type { Expectation } from './token/claims.ts'
 import type { AcceptedIssuer } from './token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
@@ -42,7 +40,7 @@ export interface RuntimeContext extends ProcessContext {
 export interface Runtime {
   readonly handleProxy: CallerHandler
   /** Absent unless a client is configured. */
-  readonly handleHelper: ((request: IncomingMessage, response: ServerResponse) => void) | undefined
+  readonly handleHelper: RequestHandler | undefined
   /** Where the upstream listens; absent for a Unix socket. */
   readonly upstreamAddress: { readonly host: string; readonly port: number } | undefined
   /** What must have happened before traffic is welcome. */
@@ -66,14 +64,16 @@ const METHOD_OVERRIDES = ['x-http-method-override', 'x-http-method', 'x-method-o
  * @throws ConfigError when a secret cannot be read
  */
 export function createRuntime(context: RuntimeContext, previous?: RuntimeParts): Runtime {
-  const { config, telemetry } = context
+  const { config } = context
   const issuers = config.issuers.map((settings) => createConfiguredIssuer(settings, context, previous))
   const toIdentity = createConfiguredEncoder(config)
   const parts: RuntimeParts = {
     issuers: issuers.map(({ open }) => open),
     upstream: shareUpstream(config, previous),
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
-    spendRefreshToken: previous?.spendRefreshToken ?? createRefreshSpender(telemetry.exchangeCoalesced),
+    store: shareStore(context, previous),
+    spending: keepSpending(context, previous),
+    secrets: previous?.secrets ?? new Map(),
   }
   try {
     return connectRooms(context, issuers, parts, toIdentity)
@@ -259,41 +259,5 @@ function createConfiguredFilter({ identity, rules, credentials }: Config) {
     identityPrefix: identity.prefix,
     managedNames: names.map(canonicalName),
     forwardAuthorization: identity.forward_authorization,
-  })
-}
-
-function createConfiguredHelper(
-  { config, env, telemetry, clock }: RuntimeContext,
-  issuers: readonly ConfiguredIssuer[],
-  { verifier: { value: verifier }, spendRefreshToken }: RuntimeParts,
-): Runtime['handleHelper'] {
-  const accepted = issuers.map((issuer) => issuer.accepted)
-  const clients = Object.entries(config.helper.clients).map(([name, settings]): HelperClient => {
-    const known = issuers.find((candidate) => candidate.settings.name === settings.issuer) ?? issuers[0]
-    if (known === undefined) throw new TypeError(`helper client ${name} has no issuer`)
-    const { client_secret: secret } = settings
-    if (secret !== undefined) readSecret(secret, env)
-    return {
-      name,
-      clientId: settings.client_id,
-      readSecret: secret === undefined ? undefined : () => readSecret(secret, env),
-      authentication: settings.client_authentication,
-      issuer: known.open.value.issuer,
-      accepted: known.accepted,
-      tokenEndpoint: settings.token_endpoint,
-      insecureHttp: known.settings.insecure_http,
-      egress: known.open.value.egress,
-      timeoutMs: config.helper.timeout,
-      validate: { verifier, issuers: accepted, clock },
-    }
-  })
-  if (clients.length === 0) return undefined
-  return createHelperHandler({
-    clients,
-    spendRefreshToken,
-    record: telemetry.exchangeFinished,
-    onUnexpected: telemetry.unexpectedError,
-    newRequestId,
-    loopbackOnly: isLoopback(config.listen.helper.host),
   })
 }

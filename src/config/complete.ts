@@ -7,6 +7,8 @@ export const FILES = {
   issuers: ['jwks_file', 'jwks_seed_file', 'jwks_bearer_token_file', 'ca_file'],
   upstream: ['ca_file', 'certificate_file', 'key_file'],
   tls: ['certificate_file', 'key_file', 'client_ca_file'],
+  clients: ['key_file', 'certificate_file'],
+  redis: ['ca_file', 'certificate_file', 'key_file'],
 } as const
 
 /**
@@ -23,15 +25,38 @@ export function complete(parsed: Groups, file: string | undefined): object {
     ...(upstream && { upstream: withAbsolute(upstream, FILES.upstream, base) }),
     ...(listen?.tls && { listen: { ...listen, tls: withAbsolute(listen.tls, FILES.tls, base) } }),
     ...(identity?.headers && { identity: { ...identity, headers: identity.headers.map(inLowerCase) } }),
-    ...(helper?.clients && { helper: { ...helper, clients: withAbsoluteSecrets(helper.clients, base) } }),
+    ...(helper && { helper: completeHelper(helper, base) }),
   }
 }
 
-type Clients = ParsedConfig['helper']['clients']
+type Helper = ParsedConfig['helper']
+type Clients = Helper['clients']
 
-function withAbsoluteSecrets(clients: Clients, base: string): Clients {
+function completeHelper(helper: Partial<Helper>, base: string): Partial<Helper> {
+  const { clients, store, sealing } = helper
+  return {
+    ...helper,
+    ...(clients && { clients: withAbsoluteFiles(clients, base) }),
+    ...(store?.redis && { store: { ...store, redis: completeRedis(store.redis, base) } }),
+    ...(sealing?.key_files && {
+      sealing: { ...sealing, key_files: sealing.key_files.map((file) => resolve(base, file)) },
+    }),
+  }
+}
+
+function completeRedis(redis: NonNullable<Helper['store']>['redis'], base: string) {
+  const { password } = redis
+  const isFile = password !== undefined && 'file' in password
+  return {
+    ...withAbsolute(redis, FILES.redis, base),
+    ...(isFile && { password: { file: resolve(base, password.file) } }),
+  }
+}
+
+function withAbsoluteFiles(clients: Clients, base: string): Clients {
   return Object.fromEntries(
-    Object.entries(clients).map(([name, client]) => {
+    Object.entries(clients).map(([name, written]) => {
+      const client = withAbsolute(written, FILES.clients, base)
       const { client_secret: secret } = client
       if (secret === undefined || !('file' in secret)) return [name, client]
       return [name, { ...client, client_secret: { file: resolve(base, secret.file) } }]

@@ -30,7 +30,7 @@ const FAILURES: ReadonlySet<GrantCode> = new Set([
   'outcome_unknown',
 ])
 /** What tells nothing about the issuer, because it was not asked. */
-const NEUTRAL: ReadonlySet<GrantCode> = new Set(['keys_unavailable', 'internal_error'])
+const NEUTRAL: ReadonlySet<GrantCode> = new Set(['keys_unavailable', 'credentials_unavailable', 'internal_error'])
 
 /** Failures in a row, after which it is left alone. */
 const THRESHOLD = 5

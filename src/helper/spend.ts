@@ -5,7 +5,16 @@ import type { Store } from '../store/store.ts'
 import type { Clock } from '../util/clock.ts'
 import { createSingleFlight } from '../util/single-flight.ts'
 import { createSpendNames, type SpendIdentity } from './answer.ts'
-import { awaitAnswer, LeaseFailure, spendAsOwner, takePlace, withdraw, type LeasedSpend, type Place } from './lease.ts'
+import {
+  awaitAnswer,
+  LeaseFailure,
+  spendAsOwner,
+  takePlace,
+  withdraw,
+  type LeasedSpend,
+  type LeaseOptions,
+  type Place,
+} from './lease.ts'
 
 /** A grant to spend. */
 export interface Spend extends SpendIdentity {
@@ -15,6 +24,8 @@ export interface Spend extends SpendIdentity {
   readonly replayWindowMs: number
   /** Sends and validates. Does not depend on whoever waits for it. */
   readonly run: () => Promise<TokenEndpointResponse>
+  /** Called when the answer is one that was got for another request: under way at the same time, or before. */
+  readonly onShared?: (by: 'coalesced' | 'replayed') => void
 }
 
 /** What replicas share. */
@@ -68,6 +79,13 @@ interface Flight {
   readonly again: boolean
 }
 
+/** A spend with what it takes to do it. */
+interface Asked extends LeasedSpend {
+  readonly client: string
+  /** Counts an answer that was got for another request, and tells whoever asked. */
+  readonly tell: (by: 'coalesced' | 'replayed') => void
+}
+
 /** The attempt under which an answer is kept in this process. */
 const HERE = 'here'
 
@@ -86,13 +104,19 @@ class OneSpender implements Spender {
   async spend(spend: Spend, sharing?: Sharing): Promise<TokenEndpointResponse> {
     const { client, caller, replayWindowMs, run } = spend
     const names = createSpendNames(spend)
+    const tell: Asked['tell'] = (by) => {
+      const { onCoalesced, onReplayed } = this.#options
+      if (by === 'coalesced') onCoalesced(client)
+      else onReplayed(client)
+      spend.onShared?.(by)
+    }
     for (;;) {
       let started = false
       const promise = this.#share(names.lease, () => {
         started = true
-        return this.#track(this.#begin(client, { names, caller, replayWindowMs, run }, sharing))
+        return this.#track(this.#begin({ names, client, caller, replayWindowMs, run, tell }, sharing))
       })
-      if (!started) this.#options.onCoalesced(client)
+      if (!started) tell('coalesced')
       const flight = await promise
       // What is given again is for the one caller that had it before, and for nobody who joined that.
       if (started || !flight.again || flight.caller === caller) return flight.tokens
@@ -117,47 +141,45 @@ class OneSpender implements Spender {
     return promise
   }
 
-  async #begin(client: string, spend: LeasedSpend, sharing: Sharing | undefined): Promise<Flight> {
-    const { caller } = spend
-    const known = await this.#recall(spend)
+  async #begin(asked: Asked, sharing: Sharing | undefined): Promise<Flight> {
+    const { caller, tell } = asked
+    const known = await this.#recall(asked)
     if (known !== undefined) {
-      this.#options.onReplayed(client)
+      tell('replayed')
       return { tokens: known, caller, again: true }
     }
-    const remembered: LeasedSpend = { ...spend, run: () => this.#runAndRemember(spend) }
-    if (sharing !== undefined) return this.#beginShared(client, remembered, sharing)
+    const remembered: Asked = { ...asked, run: () => this.#runAndRemember(asked) }
+    if (sharing !== undefined) return this.#beginShared(remembered, sharing)
     return { tokens: await remembered.run(), caller, again: false }
   }
 
-  async #beginShared(client: string, spend: LeasedSpend, sharing: Sharing): Promise<Flight> {
-    const { onCoalesced, onReplayed, clock } = this.#options
-    const options = { store: sharing.store, leaseMs: sharing.leaseMs, clock }
-    const { caller } = spend
-    const place = await this.#takePlace(client, spend, sharing)
+  async #beginShared(asked: Asked, sharing: Sharing): Promise<Flight> {
+    const options = { store: sharing.store, leaseMs: sharing.leaseMs, clock: this.#options.clock }
+    const { caller, tell } = asked
+    const place = await this.#takePlace(asked, sharing, options)
     if (place.role === 'late') {
-      onReplayed(client)
+      tell('replayed')
       return { tokens: place.tokens, caller, again: true }
     }
     if (place.role === 'waiter') {
-      onCoalesced(client)
-      return { tokens: await awaitAnswer(spend, place.id, options), caller, again: false }
+      tell('coalesced')
+      return { tokens: await awaitAnswer(asked, place.id, options), caller, again: false }
     }
-    const tokens = await spendAsOwner(spend, place.attempt, options, (rest) => void this.#track(rest))
+    const tokens = await spendAsOwner(asked, place.attempt, options, (rest) => void this.#track(rest))
     return { tokens, caller, again: false }
   }
 
-  async #takePlace(client: string, spend: LeasedSpend, { store, onFailure, leaseMs }: Sharing): Promise<Place> {
-    const options = { store, leaseMs, clock: this.#options.clock }
+  async #takePlace(asked: Asked, { onFailure }: Sharing, options: LeaseOptions): Promise<Place> {
     try {
-      return await takePlace(spend, options)
+      return await takePlace(asked, options)
     } catch (error) {
       if (!(error instanceof LeaseFailure)) throw error
       if (onFailure === 'local') {
-        this.#options.onUnshared(client)
+        this.#options.onUnshared(asked.client)
         return { role: 'owner', attempt: error.attempt }
       }
       const reason = storeUnavailable(error.code)
-      void this.#track(withdraw(spend, error.attempt, reason, options))
+      void this.#track(withdraw(asked, error.attempt, reason, options))
       throw reason
     }
   }

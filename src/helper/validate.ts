@@ -4,17 +4,13 @@ import { CodedError } from '../errors.ts'
 import { holdsOneOf } from '../token/claims.ts'
 import { createIssuerIndex, type AcceptedIssuer } from '../token/issuers.ts'
 import { verifyJwt } from '../token/jwt.ts'
-import type { TokenVerifier } from '../token/verifier.ts'
-import type { Clock } from '../util/clock.ts'
-import { validationFailed } from './client.ts'
+import type { HelperClient } from './clients.ts'
+import { validationFailed } from './grant-errors.ts'
+import type { GrantRequest } from './grants.ts'
 
-export interface ValidateOptions {
-  readonly clientId: string
-  readonly accepted: AcceptedIssuer
-  readonly verifier: TokenVerifier
-  /** All issuers whose access tokens this server accepts. */
-  readonly issuers: readonly AcceptedIssuer[]
-  readonly clock: Clock
+export interface ValidationContext {
+  readonly client: HelperClient
+  readonly grant: GrantRequest
 }
 
 /**
@@ -25,17 +21,27 @@ export interface ValidateOptions {
  * @throws GrantError `token_validation_failed`
  * @see OpenID Connect Core 1.0 §3.1.3.7
  */
-export async function validateTokenResponse(response: TokenEndpointResponse, options: ValidateOptions): Promise<void> {
+export async function validateTokens(response: TokenEndpointResponse, context: ValidationContext): Promise<void> {
+  const { client } = context
+  const { issuers, verifier } = client.validation
+  checkTokenType(response, context)
   try {
-    if (response.id_token !== undefined) await validateIdToken(response.id_token, options)
-    if (isForUs(response.access_token, options.issuers)) await options.verifier.verify(response.access_token)
+    if (response.id_token !== undefined) await validateIdToken(response.id_token, client)
+    if (isForUs(response.access_token, issuers)) await verifier.verify(response.access_token)
   } catch (error) {
     if (error instanceof CodedError) throw validationFailed(error.code)
     throw error
   }
 }
 
-async function validateIdToken(idToken: string, { accepted, clientId, clock }: ValidateOptions): Promise<void> {
+/** RFC 6749 §7.1; what a token exchange yields may be no access token at all (RFC 8693 §2.2.1). */
+function checkTokenType({ token_type: type }: TokenEndpointResponse, { client, grant }: ValidationContext): void {
+  const name = type.toLowerCase()
+  if (client.tokenTypes.has(name) || (grant.type === 'token_exchange' && name === 'n_a')) return
+  throw validationFailed('token_type')
+}
+
+async function validateIdToken(idToken: string, { accepted, clientId, validation }: HelperClient): Promise<void> {
   const { expectation, keys } = accepted
   const forClient: AcceptedIssuer = {
     keys,
@@ -48,7 +54,7 @@ async function validateIdToken(idToken: string, { accepted, clientId, clock }: V
       forbidden: [],
     },
   }
-  const { claims } = await verifyJwt(idToken, createIssuerIndex([forClient]), clock.now())
+  const { claims } = await verifyJwt(idToken, createIssuerIndex([forClient]), validation.clock.now())
   const { aud, azp, sub, iat } = claims
   if (typeof sub !== 'string' || sub === '') throw validationFailed('id_token sub')
   if (typeof iat !== 'number') throw validationFailed('id_token iat')

@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto'
+import { hash, randomBytes, randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import Provider from 'oidc-provider'
@@ -20,6 +20,14 @@ export interface AuthorizationServerOptions {
   readonly serviceSecret?: string
 }
 
+/** What an authorization code is bound to. */
+export interface CodeBinding {
+  readonly clientId?: string
+  readonly codeVerifier?: string
+  readonly nonce?: string
+  readonly scope?: string
+}
+
 /** A real authorization server on loopback, with switches that break it. */
 export interface AuthorizationServer {
   readonly issuer: string
@@ -30,6 +38,8 @@ export interface AuthorizationServer {
   readonly requests: Record<Endpoint, number>
   /** A refresh token of a signed-in user, with rotation and reuse detection behind it. */
   signIn(clientId?: string, scope?: string): Promise<string>
+  /** An authorization code of a signed-in user, bound to what is given. */
+  issueCode(binding?: CodeBinding): Promise<string>
   /** An access token of the current key with any claims; `undefined` leaves one out. */
   signAccessToken(claims?: Record<string, unknown>, header?: Record<string, unknown>): string
   /** Signs with a new key from now on, and publishes it beside the old ones. */
@@ -49,6 +59,8 @@ export interface AuthorizationServer {
 /** One store for all generations of keys. */
 const store = createMemoryAdapter(0)
 
+/** Of every client that has one. */
+export const REDIRECT_URI = 'https://app.bearward.test/callback'
 export const SCOPES = 'read:orders write:orders admin'
 /** Claims of every access token, beside the standard ones. */
 export const EXTRA_CLAIMS = { org_id: 'org_1', 'https://bearward.test/roles': ['reader', 'a,b'] }
@@ -130,15 +142,38 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
       header,
     )
 
-  async function signIn(clientId = 'web', scope = 'openid offline_access read:orders'): Promise<string> {
+  async function saveGrant(clientId: string, scope: string): Promise<string> {
     const grant = new provider.Grant({ accountId: 'user-1', clientId })
     grant.addOIDCScope(scope)
     grant.addResourceScope(audience, SCOPES)
+    return grant.save()
+  }
+
+  async function issueCode(binding: CodeBinding = {}): Promise<string> {
+    const { clientId = 'web', codeVerifier, nonce, scope = 'openid offline_access read:orders' } = binding
+    const code = new provider.AuthorizationCode({
+      accountId: 'user-1',
+      authTime: now(),
+      client: await provider.Client.find(clientId),
+      grantId: await saveGrant(clientId, scope),
+      redirectUri: REDIRECT_URI,
+      resource: audience,
+      scope,
+      ...(nonce !== undefined && { nonce }),
+      ...(codeVerifier !== undefined && {
+        codeChallenge: hash('sha256', codeVerifier, 'base64url'),
+        codeChallengeMethod: 'S256',
+      }),
+    })
+    return code.save()
+  }
+
+  async function signIn(clientId = 'web', scope = 'openid offline_access read:orders'): Promise<string> {
     const token = new provider.RefreshToken({
       accountId: 'user-1',
       authTime: now(),
       client: await provider.Client.find(clientId),
-      grantId: await grant.save(),
+      grantId: await saveGrant(clientId, scope),
       gty: 'authorization_code',
       resource: audience,
       scope,
@@ -155,6 +190,7 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
     clients,
     requests,
     signIn,
+    issueCode,
     signAccessToken,
     rotateKeys() {
       keys = [createSigningKey(alg, randomUUID()), ...keys]
@@ -223,7 +259,7 @@ interface ConfigurationParts {
 }
 
 function toConfiguration({ keys, clients, audience, alg, accessTokenTtlSeconds }: ConfigurationParts) {
-  const redirect = { redirect_uris: ['https://app.bearward.test/callback'], response_types: ['code'] }
+  const redirect = { redirect_uris: [REDIRECT_URI], response_types: ['code'] }
   const idToken = { id_token_signed_response_alg: alg }
   const code = { ...redirect, ...idToken, grant_types: ['authorization_code', 'refresh_token'] }
   const none = { token_endpoint_auth_method: 'none' }

@@ -1,0 +1,143 @@
+import { isLoopback } from './config/hosts.ts'
+import type { Config } from './config/schema.ts'
+import { readSecret } from './config/secrets.ts'
+import {
+  createClientAuthentication,
+  type ClientAuthentication,
+  type ClientAuthenticationOptions,
+} from './helper/client-authentication.ts'
+import type { HelperClient, Validation } from './helper/clients.ts'
+import { createHelperHandler } from './helper/handler.ts'
+import { createRotation } from './helper/rotation.ts'
+import type { OpenIssuer, ProcessContext, RuntimeParts } from './parts.ts'
+import type { RequestHandler } from './server/listener.ts'
+import { createSpending } from './spending.ts'
+import type { AcceptedIssuer } from './token/issuers.ts'
+import { newRequestId } from './util/request-id.ts'
+import type { Shared } from './util/shared.ts'
+
+/** An issuer of the configuration that clients belong to. */
+export interface ClientIssuer {
+  readonly settings: Config['issuers'][number]
+  readonly open: Shared<OpenIssuer>
+  readonly accepted: AcceptedIssuer
+}
+
+type ClientSettings = Config['helper']['clients'][string]
+
+/**
+ * Builds the token helper of one configuration; nothing when no client is configured.
+ *
+ * @throws ConfigError when a secret cannot be read
+ */
+export function createConfiguredHelper(
+  context: ProcessContext & { readonly config: Config },
+  issuers: readonly ClientIssuer[],
+  parts: RuntimeParts,
+): RequestHandler | undefined {
+  const { config, telemetry, clock } = context
+  const validation = { verifier: parts.verifier.value, issuers: issuers.map(({ accepted }) => accepted), clock }
+  const clients = Object.entries(config.helper.clients).map(([name, settings]) => {
+    const issuer = issuers.find((candidate) => candidate.settings.name === settings.issuer) ?? issuers[0]
+    if (issuer === undefined) throw new TypeError(`helper client ${name} has no issuer`)
+    const authentication = createAuthentication(name, settings, { context, issuer, parts })
+    const timeoutMs = config.helper.timeout
+    return toClient({ name, settings, issuer, authentication, validation, timeoutMs })
+  })
+  if (clients.length === 0) return undefined
+  return createHelperHandler({
+    clients,
+    spending: createSpending(context, parts),
+    record: telemetry.exchangeFinished,
+    onUnexpected: telemetry.unexpectedError,
+    newRequestId,
+    loopbackOnly: isLoopback(config.listen.helper.host),
+  })
+}
+
+interface ClientParts {
+  readonly name: string
+  readonly settings: ClientSettings
+  readonly issuer: ClientIssuer
+  readonly authentication: ClientAuthentication
+  readonly validation: Validation
+  readonly timeoutMs: number
+}
+
+function toClient({ name, settings, issuer, authentication, validation, timeoutMs }: ClientParts): HelperClient {
+  const toSet = <T extends string>(values: readonly T[] | undefined) => values && new Set(values)
+  const { token_endpoint, device_authorization_endpoint, revocation_endpoint } = settings
+  const endpoints = { token_endpoint, device_authorization_endpoint, revocation_endpoint }
+  return {
+    name,
+    clientId: settings.client_id,
+    authentication,
+    isPublic: settings.client_authentication === 'none',
+    allowed: {
+      grants: new Set(settings.grants),
+      redirectUris: settings.redirect_uris,
+      scopes: toSet(settings.scopes),
+      audiences: toSet(settings.audiences),
+      resources: toSet(settings.resources),
+    },
+    tokenTypes: new Set(settings.token_types.map((type) => type.toLowerCase())),
+    issuer: issuer.open.value.issuer,
+    accepted: issuer.accepted,
+    endpoints: Object.fromEntries(Object.entries(endpoints).filter(([, url]) => url !== undefined)),
+    insecureHttp: issuer.settings.insecure_http,
+    egress: issuer.open.value.egress,
+    timeoutMs,
+    replayWindowMs: settings.replay_window,
+    rateLimit: { perSecond: settings.rate_limit.per_second, burst: settings.rate_limit.burst },
+    validation,
+  }
+}
+
+interface Surroundings {
+  readonly context: ProcessContext
+  readonly issuer: ClientIssuer
+  readonly parts: RuntimeParts
+}
+
+function createAuthentication(
+  name: string,
+  settings: ClientSettings,
+  surroundings: Surroundings,
+): ClientAuthentication {
+  const { context, issuer, parts } = surroundings
+  const { client_authentication: method, client_secret: secret, key_file: keyFile } = settings
+  const rotate = (reference: Parameters<typeof readSecret>[0] | undefined) => {
+    if (reference === undefined) throw new TypeError(`helper client ${name} has no ${method}`)
+    const read = () => readSecret(reference, context.env)
+    read()
+    const rotation = createRotation(parts.secrets, `${name} ${method}`, read)
+    // What is in place now is remembered, in case it is replaced before it is used.
+    rotation.read()
+    return rotation
+  }
+  const options = (): ClientAuthenticationOptions => {
+    switch (method) {
+      case 'none':
+      case 'tls_client_auth':
+        return { method }
+      case 'client_secret_post':
+        return { method, secret: rotate(secret) }
+      case 'client_secret_basic':
+        return { method, secret: rotate(secret), encoding: settings.secret_encoding ?? 'form' }
+      case 'private_key_jwt':
+        return {
+          method,
+          key: rotate(keyFile === undefined ? undefined : { file: keyFile }),
+          keyId: settings.key_id,
+          algorithm: settings.key_algorithm,
+          audience: settings.assertion_audience ?? defaultAudience(issuer.settings.preset),
+        }
+    }
+  }
+  return createClientAuthentication(options())
+}
+
+/** The issuer identifier (RFC 7523bis), but for providers that insist on something else. */
+function defaultAudience(preset: string): string {
+  return preset === 'okta' ? 'token_endpoint' : 'issuer'
+}
