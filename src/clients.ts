@@ -1,14 +1,18 @@
 import { isLoopback } from './config/hosts.ts'
 import type { Config } from './config/schema.ts'
+import type { SecretReference } from './config/fields.ts'
 import { readSecret } from './config/secrets.ts'
+import { ConfigError, GrantError } from './errors.ts'
 import {
   createClientAuthentication,
+  importSigningKey,
   type ClientAuthentication,
   type ClientAuthenticationOptions,
 } from './helper/client-authentication.ts'
 import type { HelperClient, Validation } from './helper/clients.ts'
 import { createHelperHandler } from './helper/handler.ts'
 import { createRotation } from './helper/rotation.ts'
+import type { Egress } from './issuer/egress.ts'
 import type { OpenIssuer, ProcessContext, RuntimeParts } from './parts.ts'
 import type { RequestHandler } from './server/listener.ts'
 import { createSpending } from './spending.ts'
@@ -42,7 +46,8 @@ export function createConfiguredHelper(
     if (issuer === undefined) throw new TypeError(`helper client ${name} has no issuer`)
     const authentication = createAuthentication(name, settings, { context, issuer, parts })
     const timeoutMs = config.helper.timeout
-    return toClient({ name, settings, issuer, authentication, validation, timeoutMs })
+    const egress = parts.certified.get(name)?.value ?? issuer.open.value.egress
+    return toClient({ name, settings, issuer, egress, authentication, validation, timeoutMs })
   })
   if (clients.length === 0) return undefined
   return createHelperHandler({
@@ -59,12 +64,14 @@ interface ClientParts {
   readonly name: string
   readonly settings: ClientSettings
   readonly issuer: ClientIssuer
+  readonly egress: Egress
   readonly authentication: ClientAuthentication
   readonly validation: Validation
   readonly timeoutMs: number
 }
 
-function toClient({ name, settings, issuer, authentication, validation, timeoutMs }: ClientParts): HelperClient {
+function toClient(parts: ClientParts): HelperClient {
+  const { name, settings, issuer, egress, authentication, validation, timeoutMs } = parts
   const toSet = <T extends string>(values: readonly T[] | undefined) => values && new Set(values)
   const { token_endpoint, device_authorization_endpoint, revocation_endpoint } = settings
   const endpoints = { token_endpoint, device_authorization_endpoint, revocation_endpoint }
@@ -85,7 +92,7 @@ function toClient({ name, settings, issuer, authentication, validation, timeoutM
     accepted: issuer.accepted,
     endpoints: Object.fromEntries(Object.entries(endpoints).filter(([, url]) => url !== undefined)),
     insecureHttp: issuer.settings.insecure_http,
-    egress: issuer.open.value.egress,
+    egress,
     timeoutMs,
     replayWindowMs: settings.replay_window,
     rateLimit: { perSecond: settings.rate_limit.per_second, burst: settings.rate_limit.burst },
@@ -106,9 +113,13 @@ function createAuthentication(
 ): ClientAuthentication {
   const { context, issuer, parts } = surroundings
   const { client_authentication: method, client_secret: secret, key_file: keyFile } = settings
-  const rotate = (reference: Parameters<typeof readSecret>[0] | undefined) => {
+  const rotate = (reference: SecretReference | undefined, check: (text: string) => void = () => undefined) => {
     if (reference === undefined) throw new TypeError(`helper client ${name} has no ${method}`)
-    const read = () => readSecret(reference, context.env)
+    const read = () => {
+      const text = readSecret(reference, context.env)
+      check(text)
+      return text
+    }
     read()
     const rotation = createRotation(parts.secrets, `${name} ${method}`, read)
     // What is in place now is remembered, in case it is replaced before it is used.
@@ -127,7 +138,7 @@ function createAuthentication(
       case 'private_key_jwt':
         return {
           method,
-          key: rotate(keyFile === undefined ? undefined : { file: keyFile }),
+          key: rotate(keyFile === undefined ? undefined : { file: keyFile }, (text) => checkKey(text, settings)),
           keyId: settings.key_id,
           algorithm: settings.key_algorithm,
           audience: settings.assertion_audience ?? defaultAudience(issuer.settings.preset),
@@ -135,6 +146,16 @@ function createAuthentication(
     }
   }
   return createClientAuthentication(options())
+}
+
+/** @throws ConfigError for what is no private key for the algorithm */
+function checkKey(text: string, { key_file: source = '', key_algorithm: algorithm }: ClientSettings): void {
+  try {
+    importSigningKey(text, algorithm)
+  } catch (error) {
+    if (!(error instanceof GrantError)) throw error
+    throw new ConfigError([{ source, path: '', problem: `${String(error.detail?.['reason'])}.` }])
+  }
 }
 
 /** The issuer identifier (RFC 7523bis), but for providers that insist on something else. */

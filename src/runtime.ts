@@ -5,13 +5,14 @@ import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
 import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
 import { createTokenReader } from './http/authorization.ts'
-import { createCorsFields } from './http/cors.ts'
+import { createCorsFields, METHOD_OVERRIDES } from './http/cors.ts'
 import { createTrust } from './http/forwarded.ts'
 import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
 import {
   createConfiguredDial,
   createPartsUse,
   releaseParts,
+  shareCertified,
   shareIssuer,
   shareUpstream,
   shareVerifier,
@@ -54,9 +55,6 @@ export interface Runtime {
   retire(): Promise<void>
 }
 
-/** Headers by which some frameworks take a request for one of another method than the rules decided on. */
-const METHOD_OVERRIDES = ['x-http-method-override', 'x-http-method', 'x-method-override']
-
 /**
  * Builds the rooms of one configuration.
  *
@@ -73,6 +71,7 @@ export function createRuntime(context: RuntimeContext, previous?: RuntimeParts):
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
     store: shareStore(context, previous),
     spending: keepSpending(context, previous),
+    certified: shareCertified(config, context, previous),
     secrets: previous?.secrets ?? new Map(),
   }
   try {
@@ -254,6 +253,7 @@ function toNeeded(needed: Config['rules'][number]['roles']): Needed | undefined 
 function createConfiguredFilter({ identity, rules, credentials }: Config) {
   const names = [...defaultNames(identity.prefix), ...identity.headers.map(({ header }) => header), 'x-request-id']
   if (credentials.header !== 'authorization' && !identity.forward_authorization) names.push(credentials.header)
+  // Otherwise the rules would decide on another method than some backends serve.
   if (rules.some(({ methods }) => methods !== undefined)) names.push(...METHOD_OVERRIDES)
   return createRequestFieldFilter({
     identityPrefix: identity.prefix,

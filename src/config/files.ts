@@ -1,4 +1,4 @@
-import { hash } from 'node:crypto'
+import { createPrivateKey, hash, type JsonWebKey } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import { ConfigError, type Problem } from '../errors.ts'
@@ -112,6 +112,11 @@ function checkCertificates({ listen: { tls }, upstream, helper }: Config): Fault
   const redis = helper.store?.redis
   return [
     ...(redis === undefined ? [] : checkContext(['helper', 'store', 'redis'], redis, redis.ca_file)),
+    ...Object.entries(helper.clients).flatMap(([name, client]) =>
+      client.client_authentication === 'private_key_jwt'
+        ? checkPrivateKey(['helper', 'clients', name, 'key_file'], client.key_file)
+        : checkContext(['helper', 'clients', name], client, undefined),
+    ),
     ...(tls === undefined ? [] : checkContext(['listen', 'tls'], tls, tls.client_ca_file)),
     ...checkContext(['upstream'], upstream, upstream.ca_file),
   ]
@@ -132,6 +137,18 @@ function checkContext(path: Path, { certificate_file: cert, key_file: key }: Pai
     const problem =
       file === undefined ? `these files make up no TLS context (${code}).` : `${file} cannot be read (${code}).`
     return [{ path, problem }]
+  }
+}
+
+function checkPrivateKey(path: Path, file = ''): Fault[] {
+  try {
+    const text = readFileSync(file, 'utf8')
+    if (!text.trimStart().startsWith('{')) createPrivateKey(text)
+    else createPrivateKey({ key: JSON.parse(text) as JsonWebKey, format: 'jwk' })
+    return []
+  } catch {
+    // The messages of the library could quote the key.
+    return [{ path, problem: `names a file that holds no private key in PEM or JWK form: ${file}.` }]
   }
 }
 

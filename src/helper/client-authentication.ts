@@ -78,7 +78,7 @@ type AssertionOptions = Extract<ClientAuthenticationOptions, { method: 'private_
 /** RFC 7523 §3; with the issuer as its one audience unless told otherwise (RFC 7523bis). A fresh `jti` each time, 60 s. */
 function assertion(text: string, { audience, keyId, algorithm }: AssertionOptions): oauth.ClientAuth {
   return async (server, client, body, headers) => {
-    const { key, kid } = await importSigningKey(text, algorithm)
+    const { key, kid } = importSigningKey(text, algorithm)
     const apply = oauth.PrivateKeyJwt(toPrivateKey(key, keyId ?? kid), {
       [oauth.modifyAssertion](_header, payload) {
         payload['aud'] = toAudience(audience, server)
@@ -109,7 +109,7 @@ interface SigningKey {
  * @param algorithm - of the signatures; by default `alg` of the JWK, or what the kind of the key suggests
  * @throws GrantError `credentials_unavailable` for anything that is no private key for that algorithm
  */
-export async function importSigningKey(text: string, algorithm: string | undefined): Promise<SigningKey> {
+export function importSigningKey(text: string, algorithm: string | undefined): SigningKey {
   const { key, alg, kid } = parseKey(text)
   const wanted = algorithm ?? alg ?? suggestAlgorithm(key)
   try {
