@@ -55,6 +55,8 @@ const ANSWER_MS = 10_000
 const RENEWAL_MS = 1_000
 /** How long a lease must be gone before its owner is believed to be: more than two of its renewals. */
 const GONE_MS = 2_500
+/** How long a store may be away before nobody waits for it any more. */
+const STORE_GONE_MS = 30_000
 const POLL = { firstMs: 20, mostMs: 250 }
 
 const held = (id: string) => `held:${id}`
@@ -113,18 +115,21 @@ export async function awaitAnswer(
   { store, clock, leaseMs }: LeaseOptions,
 ): Promise<TokenEndpointResponse> {
   let pauseMs = POLL.firstMs
-  let goneMs = 0
+  let [goneMs, storeGoneMs] = [0, 0]
   let reason = 'lease_ended'
-  for (let waitedMs = 0; waitedMs < 2 * leaseMs && goneMs < GONE_MS; waitedMs += pauseMs) {
+  const isOver = (waitedMs: number) => waitedMs >= 2 * leaseMs || goneMs >= GONE_MS || storeGoneMs >= STORE_GONE_MS
+  for (let waitedMs = 0; !isOver(waitedMs); waitedMs += pauseMs) {
     try {
       // In this order: an answer is there before its lease ends.
       const isHeld = (await store.get(names.lease)) === held(id)
       const text = await store.get(names.answer(id))
       if (text !== undefined) return unwrap(names.open(id, text)?.answer)
       goneMs = isHeld ? 0 : goneMs + pauseMs
+      storeGoneMs = 0
       reason = 'lease_ended'
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
+      storeGoneMs += pauseMs
       reason = `store_${error.code}`
     }
     await new Promise<void>((resolve) => void clock.after(pauseMs, resolve))
