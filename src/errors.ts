@@ -194,6 +194,8 @@ export const GRANT_CODES = Object.freeze({
   refresh_token_seal_invalid:
     'The sealed refresh token cannot be opened here, or is bound to another client or caller; it was not spent.',
   token_validation_failed: 'What the issuer returned did not pass validation; nothing of it was handed out.',
+  tokens_not_validated:
+    'The keys to validate what the issuer returned did not come in time; nothing of it was handed out, the grant is spent.',
   internal_error: 'An unexpected error; the log has the details.',
 } as const)
 

@@ -4,6 +4,7 @@ import type { Breaker } from './helper/breaker.ts'
 import type { RotationMemory } from './helper/rotation.ts'
 import type { RateLimiter } from './helper/rate-limit.ts'
 import type { Spender } from './helper/spend.ts'
+import type { Subjects } from './helper/subjects.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
@@ -37,6 +38,8 @@ export interface RuntimeParts {
   readonly store: Shared<Store> | undefined
   /** Always: a refresh token that is being spent must not be spent by the next runtime at the same time. */
   readonly spending: KeptSpending
+  /** Always: what the next runtime hands out must be about the same users. */
+  readonly subjects: Subjects
   /** The doors of clients that show a certificate, by name of the client. */
   readonly certified: ReadonlyMap<string, Shared<Egress>>
   /** Always: what the secrets of clients were before they were rotated. */
@@ -114,8 +117,11 @@ function openIssuer(settings: IssuerSettings, { egress: common, env, telemetry, 
   return { issuer, egress }
 }
 
-/** Twice the longest `helper.timeout`: a spend under way does not wait for its caller, and is not counted as a request. */
-export const LONGEST_SPEND_MS = 240_000
+/**
+ * Twice the longest `helper.timeout`, the longest `helper.validation_wait`, and a revocation: a spend under way does not
+ * wait for its caller, and is not counted as a request.
+ */
+export const LONGEST_SPEND_MS = 480_000
 
 function closerOf({ egress: common, clock }: ProcessContext) {
   return ({ issuer, egress }: OpenIssuer): void => {

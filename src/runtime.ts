@@ -4,6 +4,7 @@ import type { Config } from './config/schema.ts'
 import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
 import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
+import { createSubjects } from './helper/subjects.ts'
 import { createTokenReader } from './http/authorization.ts'
 import { createCorsFields, METHOD_OVERRIDES } from './http/cors.ts'
 import { createTrust } from './http/forwarded.ts'
@@ -71,6 +72,7 @@ export function createRuntime(context: RuntimeContext, previous?: RuntimeParts):
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
     store: shareStore(context, previous),
     spending: keepSpending(context, previous),
+    subjects: previous?.subjects ?? createSubjects(),
     certified: shareCertified(config, context, previous),
     secrets: previous?.secrets ?? new Map(),
   }

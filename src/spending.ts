@@ -85,12 +85,12 @@ export function createSpending({ config, telemetry }: Context, { spending, store
   }
 }
 
-/** Beside two requests to the issuer: its metadata, the validation of the answer, and the slowness of everything. */
-const REST_OF_SPEND_MS = 60_000
+/** Beside two requests to the issuer and the wait for keys: its metadata, a revocation, the slowness of everything. */
+const REST_OF_SPEND_MS = 30_000
 
 function toSharing({ helper }: Config, store: Store): Sharing {
   // A client whose secret was just rotated may ask twice.
-  const leaseMs = 2 * helper.timeout + REST_OF_SPEND_MS
+  const leaseMs = 2 * helper.timeout + helper.validation_wait + REST_OF_SPEND_MS
   return { store, onFailure: helper.store?.on_failure ?? 'local', leaseMs }
 }
 

@@ -1,12 +1,12 @@
 import type { TokenEndpointResponse } from 'oauth4webapi'
 import type { Caller } from './caller.ts'
 import type { HelperClient } from './clients.ts'
-import { keysUnavailable } from './grant-errors.ts'
 import type { GrantRequest } from './grants.ts'
+import type { Release } from './release.ts'
 import type { SealBinding } from './seal.ts'
 import { bind, openRefreshToken, sealTokens, type SharedAnswer, type Spending } from './spending.ts'
 import { requestTokens } from './token-endpoint.ts'
-import { validateTokens } from './validate.ts'
+import { requireKeys } from './warm-keys.ts'
 
 export interface Exchange {
   readonly client: HelperClient
@@ -16,16 +16,26 @@ export interface Exchange {
   readonly onShared: (by: SharedAnswer) => void
 }
 
+export interface ExchangeTools {
+  readonly spending: Spending
+  readonly release: Release
+}
+
 /**
  * Turns a grant into tokens: spent once, whoever else asks for the same, validated before anybody sees them, and sealed for
  * the caller.
  *
  * @throws GrantError
  */
-export async function exchange(request: Exchange, spending: Spending): Promise<TokenEndpointResponse> {
-  const binding = bind(request.client, request.caller)
+export async function exchange(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {
+  const { spending, release } = tools
+  const { client } = request
+  const binding = bind(client, request.caller)
   const grant = await openGrant(request.grant, binding, spending)
-  return sealTokens(await spendOnce({ ...request, grant }, spending), binding, spending)
+  const response = await spendOnce({ ...request, grant }, tools)
+  // By each caller for itself: what one of them knows about the grant must not make it another one to spend.
+  if (grant.type === 'refresh_token') release.compare({ client, grant, response }, grant.subject)
+  return sealTokens(response, binding, spending)
 }
 
 async function openGrant(grant: GrantRequest, binding: SealBinding, spending: Spending): Promise<GrantRequest> {
@@ -33,12 +43,13 @@ async function openGrant(grant: GrantRequest, binding: SealBinding, spending: Sp
   return { ...grant, refreshToken: await openRefreshToken(grant.refreshToken, binding, spending) }
 }
 
-function spendOnce({ client, caller, grant, onShared }: Exchange, spending: Spending): Promise<TokenEndpointResponse> {
-  const run = () => spendNow(client, grant, spending)
+function spendOnce(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {
+  const { client, caller, grant, onShared } = request
+  const run = () => spendNow(request, tools)
   const credential = toCredential(grant)
   if (credential === undefined) return run()
   const { secret, ...parameters } = credential
-  return spending.spend({
+  return tools.spending.spend({
     client: client.name,
     caller: caller.name,
     credential: secret,
@@ -50,14 +61,12 @@ function spendOnce({ client, caller, grant, onShared }: Exchange, spending: Spen
 }
 
 async function spendNow(
-  client: HelperClient,
-  grant: GrantRequest,
-  { breaker }: Spending,
+  { client, grant }: Exchange,
+  { spending, release }: ExchangeTools,
 ): Promise<TokenEndpointResponse> {
-  const { state } = client.issuer.status()
-  if (state === 'empty' || state === 'expired') throw keysUnavailable()
-  const response = await breaker.run(client.issuer.name, () => requestTokens(client, grant))
-  await validateTokens(response, { client, grant })
+  await requireKeys(client)
+  const response = await spending.breaker.run(client.issuer.name, () => requestTokens(client, grant))
+  await release.check({ client, grant, response })
   return response
 }
 
@@ -65,7 +74,7 @@ async function spendNow(
 function toCredential(grant: GrantRequest): { secret: string; [parameter: string]: unknown } | undefined {
   switch (grant.type) {
     case 'refresh_token': {
-      const { refreshToken: secret, ...parameters } = grant
+      const { refreshToken: secret, subject: _subject, ...parameters } = grant
       return { secret, ...parameters }
     }
     case 'authorization_code': {

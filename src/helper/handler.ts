@@ -2,11 +2,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { GrantError, type Detail, type GrantCode } from '../errors.ts'
 import { refuseBrowsers, type Caller } from './caller.ts'
 import { selectClient, type HelperClient } from './clients.ts'
-import { exchange } from './exchange.ts'
+import { exchange, type ExchangeTools } from './exchange.ts'
 import { internalError, invalidRequest } from './grant-errors.ts'
 import { readGrant, readGrantName, type GrantName } from './grants.ts'
 import { readTokenRequest, type TokenRequest } from './request.ts'
-import type { SharedAnswer, Spending } from './spending.ts'
+import type { SharedAnswer } from './spending.ts'
 
 export interface HelperOutcome {
   readonly requestId: string
@@ -22,9 +22,8 @@ export interface HelperOutcome {
   readonly shared: SharedAnswer | undefined
 }
 
-export interface HelperHandlerOptions {
+export interface HelperHandlerOptions extends ExchangeTools {
   readonly clients: readonly HelperClient[]
-  readonly spending: Spending
   readonly record: (outcome: HelperOutcome) => void
   readonly onUnexpected: (error: unknown, requestId: string) => void
   readonly newRequestId: () => string
@@ -110,10 +109,10 @@ function findOperation({ method, url = '' }: IncomingMessage): Operation {
   return operation
 }
 
-async function handOutTokens({ caller, client, request, progress }: Call, { spending }: HelperHandlerOptions) {
+async function handOutTokens({ caller, client, request, progress }: Call, tools: HelperHandlerOptions) {
   progress.grant = readGrantName(request) ?? 'other'
   const onShared = (by: SharedAnswer) => void (progress.shared = by)
-  return { ...(await exchange({ client, caller, grant: readGrant(request, client), onShared }, spending)) }
+  return { ...(await exchange({ client, caller, grant: readGrant(request, client), onShared }, tools)) }
 }
 
 /** `code` beside the members of RFC 6749 §5.2 is the same word as in the log and the metrics. */

@@ -259,7 +259,7 @@ function tamperWith(
 }
 
 function loseAnswer(response: ServerResponse): void {
-  response.end = (() => response.destroy()) as unknown as ServerResponse['end']
+  response.end = () => response.destroy()
 }
 
 function misbehave(mode: Exclude<FailureMode, 'lost'>, response: ServerResponse): void {
