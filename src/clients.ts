@@ -17,10 +17,10 @@ import { createOwnTokens } from './helper/own-tokens.ts'
 import { createRelease } from './helper/release.ts'
 import { revokeToken } from './helper/revocation.ts'
 import { createRotation } from './helper/rotation.ts'
-import { createSpender } from './helper/spend.ts'
 import type { Egress } from './issuer/egress.ts'
 import type { OpenIssuer, ProcessContext, RuntimeParts } from './parts.ts'
 import type { RequestHandler } from './server/listener.ts'
+import { createSpending } from './spending.ts'
 import type { AcceptedIssuer } from './token/issuers.ts'
 import { newRequestId } from './util/request-id.ts'
 import type { Shared } from './util/shared.ts'
@@ -59,6 +59,7 @@ export function createConfiguredHelper(
     clients,
     ...parts.exchanges,
     ending: context.ending,
+    spending: createSpending(context, parts),
     release: createRelease({
       subjects: parts.subjects,
       waitMs: config.helper.validation_wait,
@@ -77,7 +78,6 @@ export function createConfiguredHelper(
 /** Creates what is remembered from one exchange to the next, whatever becomes of the configuration. */
 export function createExchangeMemory({ telemetry, clock }: ProcessContext): ExchangeMemory {
   return {
-    spender: createSpender({ onCoalesced: telemetry.exchangeCoalesced }),
     devices: createDevicePace(clock),
     ownTokens: createOwnTokens({ clock, onRenewalFailed: telemetry.renewalFailed }),
     clock,
@@ -119,6 +119,8 @@ function toClient(parts: ClientParts): HelperClient {
     insecureHttp: issuer.settings.insecure_http,
     egress,
     timeoutMs,
+    replayWindowMs: settings.replay_window,
+    rateLimit: { perSecond: settings.rate_limit.per_second, burst: settings.rate_limit.burst },
     validation,
   }
 }

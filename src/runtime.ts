@@ -26,6 +26,7 @@ import { createTunnels } from './proxy/tunnel.ts'
 import { createProxyHandler } from './proxy/handler.ts'
 import type { CallerHandler } from './server/caller.ts'
 import type { RequestHandler } from './server/listener.ts'
+import { keepSpending, shareStore } from './spending.ts'
 import type { Expectation } from './token/claims.ts'
 import type { AcceptedIssuer } from './token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
@@ -69,6 +70,8 @@ export function createRuntime(context: RuntimeContext, previous?: RuntimeParts):
     issuers: issuers.map(({ open }) => open),
     upstream: shareUpstream(config, previous),
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
+    store: shareStore(context, previous),
+    spending: keepSpending(context, previous),
     exchanges: previous?.exchanges ?? createExchangeMemory(context),
     subjects: previous?.subjects ?? createSubjects(),
     certified: shareCertified(config, context, previous),

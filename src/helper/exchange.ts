@@ -7,7 +7,8 @@ import { deviceKey, type DevicePace } from './device-pace.ts'
 import type { CodeGrant, DeviceGrant, GrantRequest, RefreshGrant } from './grants.ts'
 import type { OwnTokens } from './own-tokens.ts'
 import type { Release } from './release.ts'
-import type { Spender } from './spend.ts'
+import type { SealBinding } from './seal.ts'
+import { bind, openRefreshToken, sealTokens, type SharedAnswer, type Spending } from './spending.ts'
 import { requestTokens } from './token-endpoint.ts'
 import { requireKeys } from './warm-keys.ts'
 
@@ -17,31 +18,42 @@ export interface Exchange {
   readonly grant: GrantRequest
   /** The caller left, or the process ends: who waits for the user of a device, waits no longer. */
   readonly gone: AbortSignal
+  /** Called when the answer is one that was got for another request. */
+  readonly onShared: (by: SharedAnswer) => void
 }
 
-/** What is remembered from one exchange to the next. */
+/** What is remembered from one exchange to the next, whatever is configured. */
 export interface ExchangeMemory {
-  readonly spender: Spender
   readonly devices: DevicePace
   readonly ownTokens: OwnTokens
   readonly clock: Clock
 }
 
 export interface ExchangeTools extends ExchangeMemory {
+  readonly spending: Spending
   readonly release: Release
 }
 
 /**
- * Turns a grant into tokens: spent once, whoever else asks for the same, and validated before anybody sees them.
+ * Turns a grant into tokens: spent once, whoever else asks for the same, validated before anybody sees them, and sealed for
+ * the caller.
  *
  * @throws GrantError
  */
 export async function exchange(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {
-  const { client, grant } = request
-  const response = await getTokens(request, tools)
+  const { spending, release } = tools
+  const { client } = request
+  const binding = bind(client, request.caller)
+  const grant = await openGrant(request.grant, binding, spending)
+  const response = await getTokens({ ...request, grant }, tools)
   // By each caller for itself: what one of them knows about the grant must not make it another one to spend.
-  if (grant.type === 'refresh_token') tools.release.compare({ client, grant, response }, grant.subject)
-  return response
+  if (grant.type === 'refresh_token') release.compare({ client, grant, response }, grant.subject)
+  return sealTokens(response, binding, spending)
+}
+
+async function openGrant(grant: GrantRequest, binding: SealBinding, spending: Spending): Promise<GrantRequest> {
+  if (grant.type !== 'refresh_token') return grant
+  return { ...grant, refreshToken: await openRefreshToken(grant.refreshToken, binding, spending) }
 }
 
 function getTokens(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {
@@ -67,36 +79,47 @@ function getTokens(request: Exchange, tools: ExchangeTools): Promise<TokenEndpoi
   }
 }
 
-async function spendNow({ client, grant }: Exchange, { release }: ExchangeTools): Promise<TokenEndpointResponse> {
+function spendOnce(
+  { client, caller, grant, onShared }: Exchange,
+  { spending }: ExchangeTools,
+  run: () => Promise<TokenEndpointResponse>,
+): Promise<TokenEndpointResponse> {
+  const { secret, ...parameters } = toCredential(grant as RefreshGrant | CodeGrant | DeviceGrant)
+  return spending.spend({
+    client: client.name,
+    caller: caller.name,
+    credential: secret,
+    parameters,
+    replayWindowMs: client.replayWindowMs,
+    run,
+    onShared,
+  })
+}
+
+async function spendNow(
+  { client, grant }: Exchange,
+  { spending, release }: ExchangeTools,
+): Promise<TokenEndpointResponse> {
   await requireKeys(client)
-  const response = await requestTokens(client, grant)
+  const response = await spending.breaker.run(client.issuer.name, () => requestTokens(client, grant))
   await release.check({ client, grant, response })
   return response
 }
 
-function spendOnce(
-  { client, caller, grant }: Exchange,
-  { spender }: ExchangeTools,
-  run: () => Promise<TokenEndpointResponse>,
-): Promise<TokenEndpointResponse> {
-  const { credential, ...parameters } = toCredential(grant as RefreshGrant | CodeGrant | DeviceGrant)
-  return spender.spend({ client: client.name, caller: caller.name, credential, parameters, replayWindowMs: 0, run })
-}
-
 /** What can be spent only once, and what else makes two requests for it the same. */
-function toCredential(grant: RefreshGrant | CodeGrant | DeviceGrant): { credential: string; type: string } {
+function toCredential(grant: RefreshGrant | CodeGrant | DeviceGrant): { secret: string; type: string } {
   switch (grant.type) {
     case 'refresh_token': {
-      const { refreshToken: credential, subject: _subject, ...parameters } = grant
-      return { credential, ...parameters }
+      const { refreshToken: secret, subject: _subject, ...parameters } = grant
+      return { secret, ...parameters }
     }
     case 'authorization_code': {
-      const { code: credential, ...parameters } = grant
-      return { credential, ...parameters }
+      const { code: secret, ...parameters } = grant
+      return { secret, ...parameters }
     }
     case 'device_code': {
-      const { deviceCode: credential, waitMs: _waitMs, ...parameters } = grant
-      return { credential, ...parameters }
+      const { deviceCode: secret, waitMs: _waitMs, ...parameters } = grant
+      return { secret, ...parameters }
     }
   }
 }

@@ -7,6 +7,7 @@ import { internalError, invalidRequest } from './grant-errors.ts'
 import { describeHelper } from './metadata.ts'
 import { OPERATIONS, type Operation, type Subject } from './operations.ts'
 import { readTokenRequest } from './request.ts'
+import type { SharedAnswer } from './spending.ts'
 
 export interface HelperOutcome {
   readonly requestId: string
@@ -18,6 +19,8 @@ export interface HelperOutcome {
   readonly status: number
   readonly durationMs: number
   readonly detail: Detail | undefined
+  /** How, when the answer is one that was got for another request. */
+  readonly shared: SharedAnswer | undefined
 }
 
 export interface HelperHandlerOptions extends ExchangeTools {
@@ -32,7 +35,7 @@ export interface HelperHandlerOptions extends ExchangeTools {
 }
 
 /** What is known of a request so far, for its one log line. */
-type Progress = { -readonly [P in 'client' | 'grant']: HelperOutcome[P] }
+type Progress = { -readonly [P in 'client' | 'grant' | 'shared']: HelperOutcome[P] }
 
 type Body = Readonly<Record<string, unknown>>
 
@@ -57,7 +60,7 @@ export function createHelperHandler(
   return (request, response, expectsContinue = false) => {
     const startedMs = performance.now()
     const requestId = options.newRequestId()
-    const progress: Progress = { client: 'none', grant: 'other' }
+    const progress: Progress = { client: 'none', grant: 'other', shared: undefined }
     const finish = (code: GrantCode | 'ok', status: number, detail?: Detail) =>
       options.record({ requestId, ...progress, code, status, durationMs: performance.now() - startedMs, detail })
     response.on('error', () => undefined)
@@ -88,8 +91,10 @@ async function perform(visit: Visit, options: HelperHandlerOptions): Promise<Bod
   progress.grant = operation.subject(tokenRequest)
   const client = selectClient(tokenRequest, options.clients)
   progress.client = client.name
+  options.spending.limiter.check(client.name, client.rateLimit)
   const gone = AbortSignal.any([signalOfClose(response), options.ending])
-  return operation.run({ caller: { name: 'local' }, client, request: tokenRequest, gone }, options)
+  const onShared = (by: SharedAnswer) => void (progress.shared = by)
+  return operation.run({ caller: { name: 'local' }, client, request: tokenRequest, gone, onShared }, options)
 }
 
 function signalOfClose(response: ServerResponse): AbortSignal {

@@ -6,6 +6,7 @@ import { invalidRequest } from './grant-errors.ts'
 import { grantNotAllowed, readGrant, readGrantName, readTargets, targetParameters, type GrantName } from './grants.ts'
 import type { TokenRequest } from './request.ts'
 import { revokeToken } from './revocation.ts'
+import { bind, openRefreshToken, type SharedAnswer } from './spending.ts'
 
 /** What a request was about, for logs and metrics. */
 export type Subject = GrantName | 'device_authorization' | 'revocation' | 'metadata' | 'other'
@@ -17,6 +18,8 @@ export interface Call {
   readonly request: TokenRequest
   /** The caller left, or the process ends. */
   readonly gone: AbortSignal
+  /** Called when the answer is one that was got for another request. */
+  readonly onShared: (by: SharedAnswer) => void
 }
 
 /** One endpoint. */
@@ -28,8 +31,8 @@ export interface Operation {
 
 const token: Operation = {
   subject: (request) => readGrantName(request) ?? 'other',
-  run: async ({ caller, client, request, gone }, tools) => ({
-    ...(await exchange({ client, caller, grant: readGrant(request, client), gone }, tools)),
+  run: async ({ request, ...call }, tools) => ({
+    ...(await exchange({ ...call, grant: readGrant(request, call.client) }, tools)),
   }),
 }
 
@@ -43,10 +46,14 @@ const deviceAuthorization: Operation = {
 
 const revocation: Operation = {
   subject: () => 'revocation',
-  run: async ({ client, request: { parameters } }) => {
+  run: async ({ client, caller, request: { parameters } }, { spending }) => {
     const value = parameters.get('token')
     if (value === undefined) throw invalidRequest('The parameter token is missing.')
-    await revokeToken(client, value, parameters.get('token_type_hint'))
+    const hint = parameters.get('token_type_hint')
+    // Access tokens are never sealed.
+    const isSealable = hint !== 'access_token'
+    const token = isSealable ? await openRefreshToken(value, bind(client, caller), spending) : value
+    await revokeToken(client, token, hint)
     return undefined
   },
 }
