@@ -11,6 +11,8 @@ import {
 } from './helper/client-authentication.ts'
 import type { HelperClient, Validation } from './helper/clients.ts'
 import { createHelperHandler } from './helper/handler.ts'
+import { createRelease } from './helper/release.ts'
+import { revokeToken } from './helper/revocation.ts'
 import { createRotation } from './helper/rotation.ts'
 import type { Egress } from './issuer/egress.ts'
 import type { OpenIssuer, ProcessContext, RuntimeParts } from './parts.ts'
@@ -52,6 +54,14 @@ export function createConfiguredHelper(
   return createHelperHandler({
     clients,
     spender: parts.spender,
+    release: createRelease({
+      subjects: parts.subjects,
+      waitMs: config.helper.validation_wait,
+      clock,
+      revoke: (client, refreshToken) => revokeToken(client, refreshToken, 'refresh_token'),
+      onValidated: telemetry.answerValidated,
+      onRevoked: telemetry.refusedTokenRevoked,
+    }),
     record: telemetry.exchangeFinished,
     onUnexpected: telemetry.unexpectedError,
     newRequestId,
@@ -86,6 +96,7 @@ function toClient(parts: ClientParts): HelperClient {
       audiences: toSet(settings.audiences),
       resources: toSet(settings.resources),
     },
+    trustedAudiences: settings.trusted_audiences,
     tokenTypes: new Set(settings.token_types.map((type) => type.toLowerCase())),
     issuer: issuer.open.value.issuer,
     accepted: issuer.accepted,

@@ -187,6 +187,8 @@ export const GRANT_CODES = Object.freeze({
   outcome_unknown: 'The connection to the issuer broke; the grant may be spent.',
   keys_unavailable: 'The keys of the issuer are not available; the grant was not spent.',
   token_validation_failed: 'What the issuer returned did not pass validation; nothing of it was handed out.',
+  tokens_not_validated:
+    'The keys to validate what the issuer returned did not come in time; nothing of it was handed out, the grant is spent.',
   internal_error: 'An unexpected error; the log has the details.',
 } as const)
 

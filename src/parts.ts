@@ -2,6 +2,7 @@ import { digestFiles } from './config/files.ts'
 import type { Config } from './config/schema.ts'
 import type { RotationMemory } from './helper/rotation.ts'
 import type { Spender } from './helper/spend.ts'
+import type { Subjects } from './helper/subjects.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
@@ -32,6 +33,8 @@ export interface RuntimeParts {
   readonly verifier: Shared<TokenVerifier>
   /** Always: a refresh token that is being spent must not be spent by the next runtime at the same time. */
   readonly spender: Spender
+  /** Always: what the next runtime hands out must be about the same users. */
+  readonly subjects: Subjects
   /** The doors of clients that show a certificate, by name of the client. */
   readonly certified: ReadonlyMap<string, Shared<Egress>>
   /** Always: what the secrets of clients were before they were rotated. */
@@ -102,8 +105,11 @@ function openIssuer(settings: IssuerSettings, { egress: common, env, telemetry, 
   return { issuer, egress }
 }
 
-/** Twice the longest `helper.timeout`: a spend under way does not wait for its caller, and is not counted as a request. */
-const LONGEST_SPEND_MS = 240_000
+/**
+ * Twice the longest `helper.timeout`, the longest `helper.validation_wait`, and a revocation: a spend under way does not
+ * wait for its caller, and is not counted as a request.
+ */
+const LONGEST_SPEND_MS = 480_000
 
 function closerOf({ egress: common, clock }: ProcessContext) {
   return ({ issuer, egress }: OpenIssuer): void => {

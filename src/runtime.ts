@@ -5,6 +5,7 @@ import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
 import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
 import { createSpender } from './helper/spend.ts'
+import { createSubjects } from './helper/subjects.ts'
 import { createTokenReader } from './http/authorization.ts'
 import { createCorsFields, METHOD_OVERRIDES } from './http/cors.ts'
 import { createTrust } from './http/forwarded.ts'
@@ -70,6 +71,7 @@ export function createRuntime(context: RuntimeContext, previous?: RuntimeParts):
     upstream: shareUpstream(config, previous),
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
     spender: previous?.spender ?? createSpender({ onCoalesced: telemetry.exchangeCoalesced }),
+    subjects: previous?.subjects ?? createSubjects(),
     certified: shareCertified(config, context, previous),
     secrets: previous?.secrets ?? new Map(),
   }

@@ -101,15 +101,37 @@ const allowed = {
   ),
 }
 
+const validation = {
+  trusted_audiences: v.optional(
+    list(
+      'What may stand in `aud` of an ID token beside the client. The audiences of the issuer are trusted anyway; some ' +
+        'issuers, such as Zitadel, name their project there as well.',
+      text('An audience.'),
+      0,
+    ),
+    [],
+  ),
+}
+
 const client = section('An OAuth client whose grants the helper spends.', {
   issuer: v.optional(name('Name of its issuer. Default: the only one.')),
   client_id: text('Its client_id at the issuer, by which callers name it.'),
   ...authentication,
   ...allowed,
+  ...validation,
   ...endpoints,
 })
 
 export const helper = section('The token helper. Off unless a client is configured.', {
   clients: v.optional(v.pipe(v.record(v.string(), client), v.metadata({ section: 'The clients, by name.' })), {}),
   timeout: v.optional(duration('For one request to an issuer; then 504.', '1s', '120s'), '10s'),
+  validation_wait: v.optional(
+    duration(
+      'How long the answer of an issuer is held while the keys to validate it are not available; then 502, and the grant ' +
+        'is spent for nothing.',
+      '0s',
+      '120s',
+    ),
+    '30s',
+  ),
 })

@@ -32,6 +32,8 @@ export interface HelperClient {
   /** Whether it has no credentials of its own (RFC 6749 §2.1). */
   readonly isPublic: boolean
   readonly allowed: Allowed
+  /** What may stand in `aud` of an ID token beside the client. */
+  readonly trustedAudiences: readonly string[]
   /** Kinds of tokens that are handed out, in lower case. */
   readonly tokenTypes: ReadonlySet<string>
   readonly issuer: Issuer

@@ -1,11 +1,11 @@
 import type { TokenEndpointResponse } from 'oauth4webapi'
 import type { Caller } from './caller.ts'
 import type { HelperClient } from './clients.ts'
-import { keysUnavailable } from './grant-errors.ts'
 import type { GrantRequest } from './grants.ts'
+import type { Release } from './release.ts'
 import type { Spender } from './spend.ts'
 import { requestTokens } from './token-endpoint.ts'
-import { validateTokens } from './validate.ts'
+import { requireKeys } from './warm-keys.ts'
 
 export interface Exchange {
   readonly client: HelperClient
@@ -13,13 +13,31 @@ export interface Exchange {
   readonly grant: GrantRequest
 }
 
+export interface ExchangeTools {
+  readonly spender: Spender
+  readonly release: Release
+}
+
 /**
  * Turns a grant into tokens: spent once, whoever else asks for the same, and validated before anybody sees them.
  *
  * @throws GrantError
  */
-export function exchange({ client, caller, grant }: Exchange, spender: Spender): Promise<TokenEndpointResponse> {
-  const run = () => spendNow(client, grant)
+export async function exchange(
+  { client, caller, grant }: Exchange,
+  { spender, release }: ExchangeTools,
+): Promise<TokenEndpointResponse> {
+  const response = await spendOnce({ client, caller, grant }, { spender, release })
+  // By each caller for itself: what one of them knows about the grant must not make it another one to spend.
+  if (grant.type === 'refresh_token') release.compare({ client, grant, response }, grant.subject)
+  return response
+}
+
+function spendOnce(
+  { client, caller, grant }: Exchange,
+  { spender, release }: ExchangeTools,
+): Promise<TokenEndpointResponse> {
+  const run = () => spendNow({ client, caller, grant }, release)
   const credential = toCredential(grant)
   if (credential === undefined) return run()
   const { secret, ...parameters } = credential
@@ -33,11 +51,10 @@ export function exchange({ client, caller, grant }: Exchange, spender: Spender):
   })
 }
 
-async function spendNow(client: HelperClient, grant: GrantRequest): Promise<TokenEndpointResponse> {
-  const { state } = client.issuer.status()
-  if (state === 'empty' || state === 'expired') throw keysUnavailable()
+async function spendNow({ client, grant }: Exchange, release: Release): Promise<TokenEndpointResponse> {
+  await requireKeys(client)
   const response = await requestTokens(client, grant)
-  await validateTokens(response, { client, grant })
+  await release.check({ client, grant, response })
   return response
 }
 
@@ -45,7 +62,7 @@ async function spendNow(client: HelperClient, grant: GrantRequest): Promise<Toke
 function toCredential(grant: GrantRequest): { secret: string; [parameter: string]: unknown } | undefined {
   switch (grant.type) {
     case 'refresh_token': {
-      const { refreshToken: secret, ...parameters } = grant
+      const { refreshToken: secret, subject: _subject, ...parameters } = grant
       return { secret, ...parameters }
     }
     case 'authorization_code': {

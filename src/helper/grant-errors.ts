@@ -1,4 +1,4 @@
-import { GrantError, type GrantCode } from '../errors.ts'
+import { GrantError, type Detail, type GrantCode } from '../errors.ts'
 
 /** An answer of the form `invalid_request` that says what to change (RFC 6749 §5.2). */
 export function invalidRequest(description: string, status = 400): GrantError {
@@ -64,13 +64,23 @@ export function clientRefused(): GrantError {
   })
 }
 
-/** Nothing of a response that fails validation is handed out. `check` says which check failed. */
-export function validationFailed(check: string): GrantError {
+/** Nothing of a response that fails validation is handed out. `check` says which check failed, `detail` what it saw. */
+export function validationFailed(check: string, detail?: Detail): GrantError {
   return new GrantError('token_validation_failed', {
     status: 502,
     error: 'server_error',
     description: 'The tokens that the identity provider returned did not pass validation; the grant is spent.',
-    detail: { check },
+    detail: { check, ...detail },
+  })
+}
+
+/** The answer could not be told to be genuine in time. */
+export function notValidated(detail: Detail | undefined): GrantError {
+  return new GrantError('tokens_not_validated', {
+    status: 502,
+    error: 'temporarily_unavailable',
+    description: 'The keys to validate the tokens with are not available; nothing was handed out; the grant is spent.',
+    detail,
   })
 }
 

@@ -2,6 +2,7 @@ import { GrantError } from '../errors.ts'
 import type { Allowed, HelperClient } from './clients.ts'
 import { invalidRequest, notAllowed } from './grant-errors.ts'
 import type { TokenRequest } from './request.ts'
+import { readHint, type Subject } from './subjects.ts'
 
 const URN = 'urn:ietf:params:oauth:grant-type:'
 
@@ -28,6 +29,8 @@ interface Targets {
 export interface RefreshGrant extends Targets {
   readonly type: 'refresh_token'
   readonly refreshToken: string
+  /** Whom the caller knows it to be about; stays here. */
+  readonly subject: Subject | undefined
 }
 
 export interface CodeGrant extends Targets {
@@ -87,6 +90,7 @@ const READERS: Readonly<Record<GrantName, Reader>> = {
   refresh_token: (request, targets) => ({
     type: 'refresh_token',
     refreshToken: required(request, 'refresh_token'),
+    subject: readHint(request.parameters.get('id_token_hint')),
     ...targets,
   }),
   authorization_code: readCode,

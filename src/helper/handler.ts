@@ -2,11 +2,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { GrantError, type Detail, type GrantCode } from '../errors.ts'
 import { refuseBrowsers, type Caller } from './caller.ts'
 import { selectClient, type HelperClient } from './clients.ts'
-import { exchange } from './exchange.ts'
+import { exchange, type ExchangeTools } from './exchange.ts'
 import { internalError, invalidRequest } from './grant-errors.ts'
 import { readGrant, readGrantName, type GrantName } from './grants.ts'
 import { readTokenRequest, type TokenRequest } from './request.ts'
-import type { Spender } from './spend.ts'
 
 export interface HelperOutcome {
   readonly requestId: string
@@ -20,9 +19,8 @@ export interface HelperOutcome {
   readonly detail: Detail | undefined
 }
 
-export interface HelperHandlerOptions {
+export interface HelperHandlerOptions extends ExchangeTools {
   readonly clients: readonly HelperClient[]
-  readonly spender: Spender
   readonly record: (outcome: HelperOutcome) => void
   readonly onUnexpected: (error: unknown, requestId: string) => void
   readonly newRequestId: () => string
@@ -107,9 +105,9 @@ function findOperation({ method, url = '' }: IncomingMessage): Operation {
   return operation
 }
 
-async function handOutTokens({ caller, client, request, progress }: Call, { spender }: HelperHandlerOptions) {
+async function handOutTokens({ caller, client, request, progress }: Call, tools: HelperHandlerOptions) {
   progress.grant = readGrantName(request) ?? 'other'
-  return { ...(await exchange({ client, caller, grant: readGrant(request, client) }, spender)) }
+  return { ...(await exchange({ client, caller, grant: readGrant(request, client) }, tools)) }
 }
 
 /** `code` beside the members of RFC 6749 §5.2 is the same word as in the log and the metrics. */

@@ -27,7 +27,9 @@ export function createRotation(memory: RotationMemory, name: string, readNow: ()
     const known = memory.get(name)
     const text = readOr(readNow, known?.current)
     if (known?.current === text) return known
-    const next = { current: text, previous: known?.current }
+    // Of several that follow each other unused, the one that the issuer last knew is kept.
+    const before = known?.previous ?? known?.current
+    const next = { current: text, previous: before === text ? undefined : before }
     memory.set(name, next)
     return next
   }

@@ -285,8 +285,17 @@ describe('the files that a configuration names', () => {
     const { id, secret } = issuer.clients.web
     const serving = await serve()
     expect((await refresh(serving, await issuer.signIn(id))).status).toBe(200)
-    replace(config(), { secret: 'wrong' })
+    const next = 'the-next-secret-of-the-client'
+    replace(config(), { secret: next })
     await serving.said(RELOADED)
+    // The issuer does not know it yet: the one before is tried, too.
+    const before = issuer.requests.token
+    expect((await refresh(serving, await issuer.signIn(id))).status).toBe(200)
+    expect(issuer.requests.token - before).toBe(2)
+    issuer.changeSecret('web', next)
+    expect((await refresh(serving, await issuer.signIn(id))).status).toBe(200)
+    expect(issuer.requests.token - before).toBe(3)
+    issuer.changeSecret('web', secret)
     expect((await refresh(serving, await issuer.signIn(id))).status).toBe(502)
     replace(config(), { secret: '' })
     const { problems } = await serving.said(NOT_RELOADED)

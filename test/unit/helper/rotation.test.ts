@@ -23,6 +23,17 @@ describe('a secret that is rotated', () => {
     expect(rotation.read()).toEqual(['two'])
   })
 
+  it('twice before the issuer knows: the one it knew is kept', () => {
+    const { place, rotation } = follow()
+    rotation.read()
+    for (const text of ['typo', 'two']) {
+      place.text = text
+      expect(rotation.read()).toEqual([text, 'one'])
+    }
+    place.text = 'one'
+    expect(rotation.read()).toEqual(['one'])
+  })
+
   it('is known to whoever follows it next', () => {
     const { place, memory, rotation } = follow()
     rotation.read()
