@@ -130,6 +130,7 @@ function connectRooms(
     show() {
       telemetry.watchIssuers(issuers.map(({ open }) => open.value.issuer))
       telemetry.watchTokenCache(verifier.status)
+      telemetry.watchStore(parts.store?.value.status)
     },
     retire: use.retire,
   }
