@@ -76,7 +76,10 @@ export class Auth0 {
 
   /** What the pages of the tenant would send the browser to, for an authorization URL. */
   signIn(authorizationUrl: string | URL): URL {
-    const asked = new URL(authorizationUrl).searchParams
+    return this.#agree(new URL(authorizationUrl).searchParams)
+  }
+
+  #agree(asked: URLSearchParams): URL {
     return this.codes.redirect(
       { ...readConsent(asked), audience: asked.get('audience') ?? undefined, sub: USER },
       asked,
@@ -99,6 +102,8 @@ export class Auth0 {
     }
     const publish = () => ({ status: 200, body: metadata })
     return {
+      // The user has agreed already.
+      'GET /authorize': ({ query }) => ({ status: 302, body: '', headers: { location: this.#agree(query).href } }),
       'GET /.well-known/openid-configuration': publish,
       'GET /.well-known/oauth-authorization-server': publish,
       'GET /.well-known/jwks.json': () => ({ status: 200, body: { keys: [this.key.jwk] } }),

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 export interface ProviderRequest {
   readonly method: string
   readonly path: string
+  readonly query: URLSearchParams
   readonly headers: IncomingMessage['headers']
   readonly body: string
 }
@@ -40,8 +41,14 @@ export async function serveProvider(createRoutes: (origin: string) => Routes): P
     incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
     incoming.on('end', () => {
       const { method = '', url = '', headers } = incoming
-      const path = url.split('?', 1)[0] as string
-      const request = { method, path, headers, body: Buffer.concat(chunks).toString('utf8') }
+      const [path = '', query = ''] = url.split('?')
+      const request = {
+        method,
+        path,
+        query: new URLSearchParams(query),
+        headers,
+        body: Buffer.concat(chunks).toString('utf8'),
+      }
       requests.push(request)
       const route = routes[`${method} ${path}`]
       const { status, body, headers: fields } = route?.(request) ?? { status: 404, body: 'Not Found' }

@@ -64,7 +64,10 @@ export class Workos {
 
   /** What AuthKit would send the browser to, for an authorization URL. */
   signIn(authorizationUrl: string | URL): URL {
-    const asked = new URL(authorizationUrl).searchParams
+    return this.#agree(new URL(authorizationUrl).searchParams)
+  }
+
+  #agree(asked: URLSearchParams): URL {
     return this.codes.redirect(
       { ...readConsent(asked), audience: asked.get('resource') ?? undefined, sub: USER },
       asked,
@@ -99,6 +102,12 @@ export class Workos {
       client_id_metadata_document_supported: true,
     }
     return {
+      // The user has agreed already.
+      'GET /oauth2/authorize': ({ query }) => ({
+        status: 302,
+        body: '',
+        headers: { location: this.#agree(query).href },
+      }),
       'GET /.well-known/openid-configuration': () => ({ status: 200, body: openid }),
       'GET /.well-known/oauth-authorization-server': () => ({ status: 200, body: oauth }),
       'GET /oauth2/jwks': () => ({ status: 200, body: { keys: [this.key.jwk] } }),
