@@ -131,6 +131,7 @@ function connectRooms(
     show() {
       telemetry.watchIssuers(issuers.map(({ open }) => open.value.issuer))
       telemetry.watchTokenCache(verifier.status)
+      telemetry.watchStore(parts.store?.value.status)
     },
     retire: use.retire,
   }

@@ -28,17 +28,22 @@ export class Http2Call implements CallerRequest, CallerResponse {
   #head: string[] | undefined = undefined
   #headersSent = false
   #ended = false
+  /** While the peer is waited for to take more of the response. */
+  #sending: NodeJS.Timeout | undefined = undefined
+  readonly #sendTimeoutMs: number
 
-  constructor(stream: ServerHttp2Stream, head: RequestHead, socket: Socket) {
+  constructor(stream: ServerHttp2Stream, head: RequestHead, socket: Socket, sendTimeoutMs: number) {
     this.method = head.method
     this.url = head.target
     this.rawHeaders = head.fields
     this.socket = socket
     this.#stream = stream
+    this.#sendTimeoutMs = sendTimeoutMs
     this.#stream[CALL] = this
     // A caller that resets a stream is gone at once, even if nobody is reading what it sent before.
     stream.on('aborted', endStream)
     stream.on('end', endIfClosed)
+    stream.on('close', stopTimer)
     if (!stream.endAfterHeaders) stream.on('trailers', takeTrailers)
   }
 
@@ -101,7 +106,10 @@ export class Http2Call implements CallerRequest, CallerResponse {
     this.#respond(false)
     const stream = this.#stream
     // The response to a HEAD, a 204 or a 304 ended with its header.
-    return chunk.length === 0 || stream.writableEnded || stream.destroyed || stream.write(chunk, encoding)
+    if (chunk.length === 0 || stream.writableEnded || stream.destroyed) return true
+    const more = stream.write(chunk, encoding)
+    if (!more) this.#awaitPeer()
+    return more
   }
 
   addTrailers(fields: [string, string][]): void {
@@ -119,10 +127,24 @@ export class Http2Call implements CallerRequest, CallerResponse {
       else stream.end(chunk, encoding)
     }
     if (this.trailers === undefined && isSending(stream)) stream.once('finish', endRequest)
+    this.#awaitPeer()
   }
 
   destroy(): void {
     this.#stream.destroy(CUT)
+  }
+
+  /** The peer took what there was. */
+  relax(): void {
+    clearTimeout(this.#sending)
+    this.#sending = undefined
+  }
+
+  /** Windows that stay shut would keep the request in flight, and its connection to the upstream. */
+  #awaitPeer(): void {
+    if (this.#sending !== undefined) return
+    this.#sending = setTimeout(cut, this.#sendTimeoutMs, this)
+    if (!this.#ended) this.#stream.once('drain', stopTimer)
   }
 
   #respond(isLast: boolean): void {
@@ -161,6 +183,14 @@ function isSending(stream: ServerHttp2Stream): boolean {
  */
 function endRequest(this: ServerHttp2Stream): void {
   setImmediate(() => this.close(constants.NGHTTP2_NO_ERROR))
+}
+
+function cut(call: Http2Call): void {
+  call.destroy()
+}
+
+function stopTimer(this: Stream): void {
+  this[CALL]?.relax()
 }
 
 function endStream(this: ServerHttp2Stream): void {

@@ -355,7 +355,7 @@ describe('a refresh token of Auth0', () => {
     const token = await login()
     const body = new URLSearchParams({ token, client_id: auth0.web.clientId })
     const response = await fetch(`${sidecar.helper}/oauth/revoke`, { method: 'POST', body })
-    expect([response.status, await response.text()]).toEqual([200, ''])
+    expect([response.status, await response.text()]).toEqual([200, '{}'])
     expect(auth0.refreshTokens.isAlive(token)).toBe(false)
   })
 })

@@ -89,6 +89,7 @@ describe('the smallest file', () => {
       connections: 10_000,
       header_count: 128,
       requests_in_flight: 2048,
+      send_timeout: 60_000,
       headers_timeout: 15_000,
       keep_alive_timeout: 75_000,
       concurrent_streams: 256,
