@@ -187,7 +187,7 @@ class Sidecar implements App {
   /** Opens the helper's listener when a runtime needs one and there is none. */
   async #openHelper({ handleHelper }: Runtime, config = this.#config): Promise<void> {
     if (handleHelper === undefined || this.#open.helper !== undefined) return
-    const handle: RequestHandler = (request, response) => this.#runtime.handleHelper?.(request, response)
+    const handle: RequestHandler = (...call) => this.#runtime.handleHelper?.(...call)
     this.#open.helper = await openListener('helper', config, handle, this.telemetry)
   }
 

@@ -174,15 +174,21 @@ export const GRANT_CODES = Object.freeze({
   request_invalid: 'The token request is malformed; the description says how.',
   client_unknown: 'No client with this client_id is configured.',
   grant_not_supported: 'The grant type is not supported here.',
+  grant_not_allowed: 'The grant is not configured for the client.',
+  parameter_not_allowed: 'A redirect_uri, scope, audience or resource is not configured for the client.',
   origin_refused: 'The request comes from a browser.',
   refused_by_issuer: 'The issuer refused the grant; its own answer is passed on.',
-  client_refused_by_issuer: 'The issuer refused the credentials of this server.',
+  client_refused_by_issuer: 'The issuer refused the credentials of this server; the grant was not spent.',
+  credentials_unavailable: 'The secret, key or certificate of the client cannot be read; the grant was not spent.',
+  issuer_busy: 'The issuer asks to slow down; the grant was not spent.',
   issuer_unreachable: 'The issuer could not be asked; the grant was not spent.',
   issuer_timeout: 'The issuer did not answer in time; the grant may be spent.',
   issuer_error: 'The issuer answered with a server error; the grant may be spent.',
   outcome_unknown: 'The connection to the issuer broke; the grant may be spent.',
   keys_unavailable: 'The keys of the issuer are not available; the grant was not spent.',
   token_validation_failed: 'What the issuer returned did not pass validation; nothing of it was handed out.',
+  tokens_not_validated:
+    'The keys to validate what the issuer returned did not come in time; nothing of it was handed out, the grant is spent.',
   internal_error: 'An unexpected error; the log has the details.',
 } as const)
 

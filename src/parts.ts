@@ -1,6 +1,8 @@
 import { digestFiles } from './config/files.ts'
 import type { Config } from './config/schema.ts'
-import type { RefreshSpender } from './helper/refresh.ts'
+import type { RotationMemory } from './helper/rotation.ts'
+import type { Spender } from './helper/spend.ts'
+import type { Subjects } from './helper/subjects.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
 import { readProxy } from './issuer/proxy.ts'
@@ -30,7 +32,13 @@ export interface RuntimeParts {
   readonly upstream: Shared<Upstream>
   readonly verifier: Shared<TokenVerifier>
   /** Always: a refresh token that is being spent must not be spent by the next runtime at the same time. */
-  readonly spendRefreshToken: RefreshSpender
+  readonly spender: Spender
+  /** Always: what the next runtime hands out must be about the same users. */
+  readonly subjects: Subjects
+  /** The doors of clients that show a certificate, by name of the client. */
+  readonly certified: ReadonlyMap<string, Shared<Egress>>
+  /** Always: what the secrets of clients were before they were rotated. */
+  readonly secrets: RotationMemory
 }
 
 /** An issuer with its keys. */
@@ -97,14 +105,40 @@ function openIssuer(settings: IssuerSettings, { egress: common, env, telemetry, 
   return { issuer, egress }
 }
 
-/** Twice the longest `helper.timeout`: a spend under way does not wait for its caller, and is not counted as a request. */
-const LONGEST_SPEND_MS = 240_000
+/**
+ * Twice the longest `helper.timeout`, the longest `helper.validation_wait`, and a revocation: a spend under way does not
+ * wait for its caller, and is not counted as a request.
+ */
+const LONGEST_SPEND_MS = 480_000
 
 function closerOf({ egress: common, clock }: ProcessContext) {
   return ({ issuer, egress }: OpenIssuer): void => {
     issuer.close()
-    if (egress !== common) clock.after(LONGEST_SPEND_MS, () => void egress.close())
+    if (egress !== common) closeLater(egress, clock)
   }
+}
+
+function closeLater(egress: Egress, clock: Clock): void {
+  clock.after(LONGEST_SPEND_MS, () => void egress.close())
+}
+
+/** A door of its own for each client that shows a certificate: nobody else's requests may travel on its connections. */
+export function shareCertified(
+  { helper, issuers }: Config,
+  { env, clock }: ProcessContext,
+  previous: RuntimeParts | undefined,
+): ReadonlyMap<string, Shared<Egress>> {
+  const clients = Object.entries(helper.clients).filter(([, client]) => client.certificate_file !== undefined)
+  return new Map(
+    clients.map(([name, { issuer: named, certificate_file: certificateFile, key_file: keyFile }]) => {
+      const caFile = (issuers.find((issuer) => issuer.name === named) ?? issuers[0])?.ca_file
+      const options = { caFile, certificateFile, keyFile }
+      const create = () => createEgress({ ...options, proxy: readProxy(env) })
+      // Files are not compared: they are read for every request.
+      const known = previous?.certified.get(name)
+      return [name, share(known === undefined ? [] : [known], toKey(options), create, (one) => closeLater(one, clock))]
+    }),
+  )
 }
 
 /** The connections to the upstream, or a new pool of them. Files are not compared: each new connection reads them. */
@@ -184,6 +218,6 @@ export function createPartsUse(parts: RuntimeParts): PartsUse {
 }
 
 /** Lets go of all parts at once. */
-export function releaseParts({ issuers, upstream, verifier }: RuntimeParts): void {
-  for (const part of [...issuers, upstream, verifier]) part.release()
+export function releaseParts({ issuers, upstream, verifier, certified }: RuntimeParts): void {
+  for (const part of [...issuers, upstream, verifier, ...certified.values()]) part.release()
 }

@@ -1,21 +1,20 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Latch } from './admin/health.ts'
-import { isLoopback } from './config/hosts.ts'
+import { createConfiguredHelper } from './clients.ts'
 import type { Config } from './config/schema.ts'
-import { readSecret } from './config/secrets.ts'
 import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
 import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
-import { createHelperHandler } from './helper/handler.ts'
-import { createRefreshSpender, type HelperClient } from './helper/refresh.ts'
+import { createSpender } from './helper/spend.ts'
+import { createSubjects } from './helper/subjects.ts'
 import { createTokenReader } from './http/authorization.ts'
-import { createCorsFields } from './http/cors.ts'
+import { createCorsFields, METHOD_OVERRIDES } from './http/cors.ts'
 import { createTrust } from './http/forwarded.ts'
 import { canonicalName, createRequestFieldFilter } from './http/headers.ts'
 import {
   createConfiguredDial,
   createPartsUse,
   releaseParts,
+  shareCertified,
   shareIssuer,
   shareUpstream,
   shareVerifier,
@@ -27,6 +26,7 @@ import { createForward } from './proxy/forward.ts'
 import { createTunnels } from './proxy/tunnel.ts'
 import { createProxyHandler } from './proxy/handler.ts'
 import type { CallerHandler } from './server/caller.ts'
+import type { RequestHandler } from './server/listener.ts'
 import type { Expectation } from './token/claims.ts'
 import type { AcceptedIssuer } from './token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
@@ -42,7 +42,7 @@ export interface RuntimeContext extends ProcessContext {
 export interface Runtime {
   readonly handleProxy: CallerHandler
   /** Absent unless a client is configured. */
-  readonly handleHelper: ((request: IncomingMessage, response: ServerResponse) => void) | undefined
+  readonly handleHelper: RequestHandler | undefined
   /** Where the upstream listens; absent for a Unix socket. */
   readonly upstreamAddress: { readonly host: string; readonly port: number } | undefined
   /** What must have happened before traffic is welcome. */
@@ -55,9 +55,6 @@ export interface Runtime {
   /** No more requests come: ends when none is under way, and closes what no other runtime took over. */
   retire(): Promise<void>
 }
-
-/** Headers by which some frameworks take a request for one of another method than the rules decided on. */
-const METHOD_OVERRIDES = ['x-http-method-override', 'x-http-method', 'x-method-override']
 
 /**
  * Builds the rooms of one configuration.
@@ -73,7 +70,10 @@ export function createRuntime(context: RuntimeContext, previous?: RuntimeParts):
     issuers: issuers.map(({ open }) => open),
     upstream: shareUpstream(config, previous),
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
-    spendRefreshToken: previous?.spendRefreshToken ?? createRefreshSpender(telemetry.exchangeCoalesced),
+    spender: previous?.spender ?? createSpender({ onCoalesced: telemetry.exchangeCoalesced }),
+    subjects: previous?.subjects ?? createSubjects(),
+    certified: shareCertified(config, context, previous),
+    secrets: previous?.secrets ?? new Map(),
   }
   try {
     return connectRooms(context, issuers, parts, toIdentity)
@@ -254,46 +254,11 @@ function toNeeded(needed: Config['rules'][number]['roles']): Needed | undefined 
 function createConfiguredFilter({ identity, rules, credentials }: Config) {
   const names = [...defaultNames(identity.prefix), ...identity.headers.map(({ header }) => header), 'x-request-id']
   if (credentials.header !== 'authorization' && !identity.forward_authorization) names.push(credentials.header)
+  // Otherwise the rules would decide on another method than some backends serve.
   if (rules.some(({ methods }) => methods !== undefined)) names.push(...METHOD_OVERRIDES)
   return createRequestFieldFilter({
     identityPrefix: identity.prefix,
     managedNames: names.map(canonicalName),
     forwardAuthorization: identity.forward_authorization,
-  })
-}
-
-function createConfiguredHelper(
-  { config, env, telemetry, clock }: RuntimeContext,
-  issuers: readonly ConfiguredIssuer[],
-  { verifier: { value: verifier }, spendRefreshToken }: RuntimeParts,
-): Runtime['handleHelper'] {
-  const accepted = issuers.map((issuer) => issuer.accepted)
-  const clients = Object.entries(config.helper.clients).map(([name, settings]): HelperClient => {
-    const known = issuers.find((candidate) => candidate.settings.name === settings.issuer) ?? issuers[0]
-    if (known === undefined) throw new TypeError(`helper client ${name} has no issuer`)
-    const { client_secret: secret } = settings
-    if (secret !== undefined) readSecret(secret, env)
-    return {
-      name,
-      clientId: settings.client_id,
-      readSecret: secret === undefined ? undefined : () => readSecret(secret, env),
-      authentication: settings.client_authentication,
-      issuer: known.open.value.issuer,
-      accepted: known.accepted,
-      tokenEndpoint: settings.token_endpoint,
-      insecureHttp: known.settings.insecure_http,
-      egress: known.open.value.egress,
-      timeoutMs: config.helper.timeout,
-      validate: { verifier, issuers: accepted, clock },
-    }
-  })
-  if (clients.length === 0) return undefined
-  return createHelperHandler({
-    clients,
-    spendRefreshToken,
-    record: telemetry.exchangeFinished,
-    onUnexpected: telemetry.unexpectedError,
-    newRequestId,
-    loopbackOnly: isLoopback(config.listen.helper.host),
   })
 }

@@ -61,7 +61,7 @@ describe('the example', () => {
       writeFileSync(file, uncomment(read('bearward.yaml')))
       const config = loadConfig({ file, env: {} })
       expect(config.rules.map(({ name }) => name)).toEqual(['health', 'orders', 'internal'])
-      expect(Object.keys(config.helper.clients)).toEqual(['web'])
+      expect(Object.keys(config.helper.clients)).toEqual(['web', 'signing', 'mutual-tls'])
       expect(config.issuers[0]?.algorithms).toEqual(['RS256'])
       expect(config.listen.trusted_proxies).toEqual(['10.0.0.0/8'])
     } finally {

@@ -2,7 +2,8 @@ import type { Fault } from './check.ts'
 import type { Path } from './document.ts'
 import { isHttpUrl, isInsecure } from './hosts.ts'
 import { nearest } from './nearest.ts'
-import { NAME, type Config } from './schema.ts'
+import { NAME } from './names.ts'
+import type { Config } from './schema.ts'
 
 type ClientConfig = Config['helper']['clients'][string]
 
@@ -11,7 +12,7 @@ export function checkHelperClients({ helper }: Pick<Config, 'helper'>): Fault[] 
   const ids = new Map<string, string>()
   return Object.entries(helper.clients).flatMap(([name, client]) => {
     const at: Path = ['helper', 'clients', name]
-    const faults = checkClientSecret(client, at)
+    const faults = [...checkAuthentication(client, at), ...checkGrants(client, at)]
     if (!NAME.test(name)) faults.push({ path: at, problem: 'must be named in lower case.' })
     const twin = ids.get(client.client_id)
     if (twin !== undefined) faults.push({ path: [...at, 'client_id'], problem: `is that of client ${twin}, too.` })
@@ -34,15 +35,17 @@ function checkClientIssuer(client: ClientConfig, issuers: Config['issuers'], at:
     const names = issuers.map(({ name }) => name)
     return [{ path: [...at, 'issuer'], ...describeUnknownIssuer(client.issuer, names) }]
   }
-  const { token_endpoint: endpoint } = client
-  if (endpoint === undefined && issuer.discovery_url === undefined && !isHttpUrl(issuer.issuer)) {
+  if (client.token_endpoint === undefined && issuer.discovery_url === undefined && !isHttpUrl(issuer.issuer)) {
     return [{ path: at, problem: 'needs token_endpoint: the issuer is no URL, so its metadata cannot be found.' }]
   }
-  if (endpoint !== undefined && !issuer.insecure_http && isInsecure(endpoint)) {
-    return [{ path: [...at, 'token_endpoint'], problem: 'is not https: the secret would travel in the clear.' }]
-  }
-  return []
+  return ENDPOINTS.flatMap((name) => {
+    const endpoint = client[name]
+    if (endpoint === undefined || issuer.insecure_http || !isInsecure(endpoint)) return []
+    return [{ path: [...at, name], problem: 'is not https: the secret would travel in the clear.' }]
+  })
 }
+
+const ENDPOINTS = ['token_endpoint', 'device_authorization_endpoint', 'revocation_endpoint'] as const
 
 function describeUnknownIssuer(name: string | undefined, names: readonly string[]): Omit<Fault, 'path'> {
   if (name === undefined) return { problem: `is missing: there are several, ${names.join(', ')}.` }
@@ -53,14 +56,42 @@ function describeUnknownIssuer(name: string | undefined, names: readonly string[
   }
 }
 
-function checkClientSecret(client: ClientConfig, at: Path): Fault[] {
-  const isPublic = client.client_authentication === 'none'
-  if (isPublic && client.client_secret !== undefined) {
-    return [{ path: [...at, 'client_secret'], problem: 'is not used with client_authentication: none.' }]
+type Setting = keyof ClientConfig & string
+
+/** What each way to authenticate takes, and what it needs of that. */
+const AUTHENTICATION: Readonly<Record<ClientConfig['client_authentication'], { takes: Setting[]; needs: Setting[] }>> =
+  {
+    client_secret_basic: { takes: ['client_secret', 'secret_encoding'], needs: ['client_secret'] },
+    client_secret_post: { takes: ['client_secret'], needs: ['client_secret'] },
+    private_key_jwt: { takes: ['key_file', 'key_id', 'key_algorithm', 'assertion_audience'], needs: ['key_file'] },
+    tls_client_auth: { takes: ['certificate_file', 'key_file'], needs: ['certificate_file', 'key_file'] },
+    none: { takes: [], needs: [] },
   }
-  if (!isPublic && client.client_secret === undefined) {
-    const hint = 'For a public client set client_authentication: none.'
-    return [{ path: at, problem: 'needs client_secret.', hint }]
+const CREDENTIALS = new Set(Object.values(AUTHENTICATION).flatMap(({ takes }) => takes))
+
+function checkAuthentication(client: ClientConfig, at: Path): Fault[] {
+  const method = client.client_authentication
+  const { takes, needs } = AUTHENTICATION[method]
+  const hint = needs.includes('client_secret') ? 'For a public client set client_authentication: none.' : undefined
+  return [
+    ...needs
+      .filter((name) => client[name] === undefined)
+      .map((name) => ({ path: at, problem: `needs ${name}.`, ...(hint && { hint }) })),
+    ...[...CREDENTIALS]
+      .filter((name) => client[name] !== undefined && !takes.includes(name))
+      .map((name) => ({ path: [...at, name], problem: `is not used with client_authentication: ${method}.` })),
+  ]
+}
+
+function checkGrants(client: ClientConfig, at: Path): Fault[] {
+  const { grants, redirect_uris: uris, client_authentication: method } = client
+  const faults: Fault[] = []
+  if (uris.length > 0 && !grants.includes('authorization_code')) {
+    faults.push({ path: [...at, 'redirect_uris'], problem: 'is not used: grants does not list authorization_code.' })
   }
-  return []
+  if (method === 'none' && grants.includes('client_credentials')) {
+    const problem = 'lists client_credentials, but a public client has no credentials.'
+    faults.push({ path: [...at, 'grants'], problem })
+  }
+  return faults
 }

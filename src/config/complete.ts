@@ -7,6 +7,7 @@ export const FILES = {
   issuers: ['jwks_file', 'jwks_seed_file', 'jwks_bearer_token_file', 'ca_file'],
   upstream: ['ca_file', 'certificate_file', 'key_file'],
   tls: ['certificate_file', 'key_file', 'client_ca_file'],
+  clients: ['key_file', 'certificate_file'],
 } as const
 
 /**
@@ -23,15 +24,16 @@ export function complete(parsed: Groups, file: string | undefined): object {
     ...(upstream && { upstream: withAbsolute(upstream, FILES.upstream, base) }),
     ...(listen?.tls && { listen: { ...listen, tls: withAbsolute(listen.tls, FILES.tls, base) } }),
     ...(identity?.headers && { identity: { ...identity, headers: identity.headers.map(inLowerCase) } }),
-    ...(helper?.clients && { helper: { ...helper, clients: withAbsoluteSecrets(helper.clients, base) } }),
+    ...(helper?.clients && { helper: { ...helper, clients: withAbsoluteFiles(helper.clients, base) } }),
   }
 }
 
 type Clients = ParsedConfig['helper']['clients']
 
-function withAbsoluteSecrets(clients: Clients, base: string): Clients {
+function withAbsoluteFiles(clients: Clients, base: string): Clients {
   return Object.fromEntries(
-    Object.entries(clients).map(([name, client]) => {
+    Object.entries(clients).map(([name, written]) => {
+      const client = withAbsolute(written, FILES.clients, base)
       const { client_secret: secret } = client
       if (secret === undefined || !('file' in secret)) return [name, client]
       return [name, { ...client, client_secret: { file: resolve(base, secret.file) } }]

@@ -1,4 +1,4 @@
-import { hash } from 'node:crypto'
+import { createPrivateKey, hash, type JsonWebKey } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import { ConfigError, type Problem } from '../errors.ts'
@@ -39,7 +39,7 @@ function digestFile(file: string): string {
 }
 
 /** Every setting that names a file, with the file. */
-export function filesOf({ issuers, upstream, listen }: Config): { path: Path; file: string }[] {
+export function filesOf({ issuers, upstream, listen, helper }: Config): { path: Path; file: string }[] {
   const named = <T extends object>(group: T | undefined, keys: readonly (keyof T & string)[], at: Path) =>
     keys.flatMap((key) => {
       const file = group?.[key]
@@ -49,6 +49,9 @@ export function filesOf({ issuers, upstream, listen }: Config): { path: Path; fi
     ...issuers.flatMap((issuer, i) => named(issuer, FILES.issuers, ['issuers', i])),
     ...named(upstream, FILES.upstream, ['upstream']),
     ...named(listen.tls, FILES.tls, ['listen', 'tls']),
+    ...Object.entries(helper.clients).flatMap(([name, client]) =>
+      named(client, FILES.clients, ['helper', 'clients', name]),
+    ),
   ]
 }
 
@@ -86,8 +89,13 @@ export function checkFiles({ config, locate }: LoadedConfig, env: Environment): 
 }
 
 /** Certificates with their keys, and authorities: what cannot make up a TLS context would fail every connection. */
-function checkCertificates({ listen: { tls }, upstream }: Config): Fault[] {
+function checkCertificates({ listen: { tls }, upstream, helper }: Config): Fault[] {
   return [
+    ...Object.entries(helper.clients).flatMap(([name, client]) =>
+      client.client_authentication === 'private_key_jwt'
+        ? checkPrivateKey(['helper', 'clients', name, 'key_file'], client.key_file)
+        : checkContext(['helper', 'clients', name], client, undefined),
+    ),
     ...(tls === undefined ? [] : checkContext(['listen', 'tls'], tls, tls.client_ca_file)),
     ...checkContext(['upstream'], upstream, upstream.ca_file),
   ]
@@ -108,6 +116,18 @@ function checkContext(path: Path, { certificate_file: cert, key_file: key }: Pai
     const problem =
       file === undefined ? `these files make up no TLS context (${code}).` : `${file} cannot be read (${code}).`
     return [{ path, problem }]
+  }
+}
+
+function checkPrivateKey(path: Path, file = ''): Fault[] {
+  try {
+    const text = readFileSync(file, 'utf8')
+    if (!text.trimStart().startsWith('{')) createPrivateKey(text)
+    else createPrivateKey({ key: JSON.parse(text) as JsonWebKey, format: 'jwk' })
+    return []
+  } catch {
+    // The messages of the library could quote the key.
+    return [{ path, problem: `names a file that holds no private key in PEM or JWK form: ${file}.` }]
   }
 }
 

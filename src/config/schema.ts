@@ -1,19 +1,16 @@
 /** The one description of the configuration file: shape, units, defaults and text. Types, checks and papers come from it. */
 import * as v from 'valibot'
-import { claimPath, duration, flag, list, oneOf, pattern, scalar, secret, section, size, text, url } from './fields.ts'
+import { claimPath, duration, flag, list, oneOf, pattern, scalar, section, size, text, url } from './fields.ts'
 import { claimSettings } from './claim-settings.ts'
+import { helper } from './helper-settings.ts'
 import { keySettings } from './key-settings.ts'
+import { name } from './names.ts'
 import { limits, listen, upstream, websocket } from './transport-settings.ts'
 
 const ALGORITHMS = [
   ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const),
   ...(['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'] as const),
 ] as const
-
-/** A name that becomes a label in logs and metrics. */
-export const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/
-const NAME_KIND = 'a lower-case name of letters, digits, ".", "_" and "-"'
-const name = (description: string) => pattern(description, NAME_KIND, NAME)
 
 function explainAlgorithm(word: string): string {
   const known = `Accepted are ${ALGORITHMS.join(', ')}.`
@@ -210,22 +207,6 @@ const target = section('Exceptions from the strict reading of request targets.',
     ),
     false,
   ),
-})
-
-const client = section('An OAuth client whose grants the helper spends.', {
-  issuer: v.optional(name('Name of its issuer. Default: the only one.')),
-  client_id: text('Its client_id at the issuer.'),
-  client_secret: v.optional(secret('Where its secret is. Read at every use, so that it can be rotated in place.')),
-  client_authentication: v.optional(
-    oneOf('How it authenticates at the token endpoint.', ['client_secret_basic', 'client_secret_post', 'none']),
-    'client_secret_basic',
-  ),
-  token_endpoint: v.optional(url("Overrides the token endpoint of the issuer's metadata.")),
-})
-
-const helper = section('The token helper. Off unless a client is configured.', {
-  clients: v.optional(v.pipe(v.record(v.string(), client), v.metadata({ section: 'The clients, by name.' })), {}),
-  timeout: v.optional(duration('For one request to a token endpoint; then 504.', '1s', '120s'), '10s'),
 })
 
 const drain = section('How the process stops.', {

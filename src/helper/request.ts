@@ -1,82 +1,94 @@
+import { isUtf8 } from 'node:buffer'
 import type { IncomingMessage } from 'node:http'
-import { GrantError } from '../errors.ts'
+import { readObject } from '../token/json.ts'
+import { invalidRequest } from './grant-errors.ts'
 
-/** A token request of a caller: each parameter once, `resource` any number of times (RFC 8707 §2). */
+/** A request of a caller: each parameter once, but for those that may be repeated. */
 export interface TokenRequest {
   readonly parameters: ReadonlyMap<string, string>
+  /** RFC 8707 §2. */
   readonly resources: readonly string[]
+  /** RFC 8693 §2.1. */
+  readonly audiences: readonly string[]
 }
 
 /** No token request is longer; a refresh token of 16 KiB leaves room for all else. */
 const MAX_BODY_BYTES = 64 * 1024
+/** Nor does one take longer to arrive, in milliseconds. */
+const BODY_TIMEOUT_MS = 10_000
 const FORM = 'application/x-www-form-urlencoded'
 const JSON_TYPE = 'application/json'
 
-/** An answer of the form `invalid_request` that says what to change (RFC 6749 §5.2). */
-export function invalidRequest(description: string, status = 400): GrantError {
-  return new GrantError('request_invalid', { status, error: 'invalid_request', description })
-}
-
 /**
- * Reads the token request from a body in form or JSON encoding, by its Content-Type alone.
+ * Reads the parameters from a body in form or JSON encoding, by its Content-Type alone.
  *
- * @throws GrantError `request_invalid` for any other encoding, a body over 64 KiB, a repeated parameter (RFC 6749 §3.2) or
- * a value that is not a string
+ * @throws GrantError `request_invalid` for any other encoding, a body over 64 KiB or over 10 s, a repeated parameter
+ * (RFC 6749 §3.2) or a value that is not a string
  */
 export async function readTokenRequest(request: IncomingMessage): Promise<TokenRequest> {
   const type = (request.headers['content-type'] ?? '').split(';', 1)[0]?.trim().toLowerCase()
   if (type !== FORM && type !== JSON_TYPE) {
     throw invalidRequest(`Content-Type must be ${FORM} or ${JSON_TYPE}.`)
   }
-  const text = await readBody(request)
-  const pairs = type === FORM ? readForm(text) : readJson(text)
-  return collect(pairs)
+  const bytes = await readBody(request)
+  if (!isUtf8(bytes)) throw invalidRequest('The body is not UTF-8.')
+  return collect(type === FORM ? readForm(bytes.toString('utf8')) : readJson(bytes))
 }
 
-async function readBody(request: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = []
-  let length = 0
-  for await (const chunk of request) {
-    chunks.push(chunk as Buffer)
-    length += (chunk as Buffer).length
-    if (length > MAX_BODY_BYTES) throw invalidRequest(`The body is larger than ${MAX_BODY_BYTES} bytes.`, 413)
-  }
-  return Buffer.concat(chunks).toString('utf8')
+function readBody(request: IncomingMessage): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let length = 0
+    const timer = setTimeout(() => fail(invalidRequest('The body did not arrive in time.', 408)), BODY_TIMEOUT_MS)
+    const fail = (error: Error) => {
+      clearTimeout(timer)
+      request.pause().removeAllListeners('data')
+      reject(error)
+    }
+    request.on('data', (chunk: Buffer) => {
+      chunks.push(chunk)
+      length += chunk.length
+      if (length > MAX_BODY_BYTES) fail(invalidRequest(`The body is larger than ${MAX_BODY_BYTES} bytes.`, 413))
+    })
+    request.on('end', () => {
+      clearTimeout(timer)
+      resolve(Buffer.concat(chunks))
+    })
+    request.on('error', () => fail(invalidRequest('The body was cut off.')))
+    request.on('close', () => clearTimeout(timer))
+  })
 }
 
 function readForm(text: string): [string, unknown][] {
   if (text.trimStart().startsWith('{')) {
-    throw invalidRequest(`The body is JSON, but Content-Type says ${FORM}: send one of the two as what it is.`)
+    throw invalidRequest(
+      `The body is JSON, but Content-Type says ${FORM}: send Content-Type: ${JSON_TYPE}, or the parameters as a form.`,
+    )
   }
   return [...new URLSearchParams(text)]
 }
 
-function readJson(text: string): [string, unknown][] {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    throw invalidRequest(`The body is not JSON, but Content-Type says ${JSON_TYPE}.`)
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw invalidRequest('The JSON body must be an object of strings.')
-  }
-  return Object.entries(value).flatMap(([name, member]) =>
-    name === 'resource' && Array.isArray(member)
-      ? member.map((one): [string, unknown] => [name, one])
-      : [[name, member]],
-  ) as [string, unknown][]
+function readJson(bytes: Buffer): [string, unknown][] {
+  const value = readObject(bytes)
+  if (typeof value === 'string') throw invalidRequest(`Content-Type says ${JSON_TYPE}, but the body ${value}.`)
+  return Object.entries(value).flatMap(([name, member]): [string, unknown][] =>
+    REPEATABLE.has(name) && Array.isArray(member) ? member.map((one) => [name, one]) : [[name, member]],
+  )
 }
+
+const REPEATABLE = new Set(['resource', 'audience'])
 
 function collect(pairs: readonly (readonly [string, unknown])[]): TokenRequest {
   const parameters = new Map<string, string>()
-  const resources: string[] = []
+  const repeated = { resource: [] as string[], audience: [] as string[] }
+  const seen = new Set<string>()
   for (const [name, value] of pairs) {
     if (typeof value !== 'string') throw invalidRequest('Every parameter must be a string.')
-    if (name === 'resource') resources.push(value)
-    else if (parameters.has(name)) throw invalidRequest('A parameter occurs more than once.')
+    const list = REPEATABLE.has(name) ? repeated[name as keyof typeof repeated] : undefined
+    if (list === undefined && seen.has(name)) throw invalidRequest('A parameter occurs more than once.')
+    seen.add(name)
     // A parameter without a value counts as omitted (RFC 6749 §3.1).
-    else if (value !== '') parameters.set(name, value)
+    if (value !== '') list === undefined ? parameters.set(name, value) : list.push(value)
   }
-  return { parameters, resources }
+  return { parameters, resources: repeated.resource, audiences: repeated.audience }
 }

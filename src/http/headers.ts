@@ -5,10 +5,13 @@
 
 export type FieldList = readonly string[]
 
-/** Names as a backend may see them: lower case, and `_` read as `-`, which CGI-style backends cannot tell apart. */
+/**
+ * Names as a backend may see them: lower case, and every other sign than letters and digits read as `-`. CGI-style backends
+ * cannot tell `_` from `-`, and PHP makes `_` of a dot as well.
+ */
 export function canonicalName(name: string): string {
   const lower = name.toLowerCase()
-  return lower.includes('_') ? lower.replaceAll('_', '-') : lower
+  return /[^a-z0-9-]/.test(lower) ? lower.replace(/[^a-z0-9-]/g, '-') : lower
 }
 
 /** How often a field occurs, and its first value. `name` is in lower case; spelled with `_` it is another field. */
@@ -135,7 +138,7 @@ function createClassifier(options: RequestFieldOptions): (name: string) => Field
     if (lower === 'connection') return 'connection'
     if (isOurs(canonical)) return 'drop'
     if (canonical === 'authorization') return options.forwardAuthorization ? 'keep' : 'drop'
-    // Spelled with `_`, no standard knows these: no trusted proxy sends such a forwarding field, and a `content_length`
+    // Spelled with another sign, no standard knows these: no trusted proxy sends such a forwarding field, and a `content_length`
     // is a second opinion on where the message ends.
     if (isForwarding(canonical)) return aliased ? 'drop' : 'forwarding'
     return aliased && isEssential(canonical) ? 'drop' : 'keep'
@@ -178,13 +181,15 @@ function withoutNamed(fields: FieldList, named: ReadonlySet<string>): string[] {
 
 /**
  * The fields of an upstream's response that travel back to the caller: hop-by-hop fields and those named in `Connection`
- * stay here (RFC 9110 §7.6.1).
+ * stay here (RFC 9110 §7.6.1). So does the length of a response that can have no body (§8.6): a caller that believes it
+ * would take the next response for one.
  *
  * @param fields - flat list as received
+ * @param status - of the response; without one for trailers
  */
-export function keepResponseFields(fields: FieldList): string[] {
+export function keepResponseFields(fields: FieldList, status?: number): string[] {
   const kept: string[] = []
-  let named: Set<string> | undefined
+  let named = status === 204 || status === 101 ? new Set(['content-length']) : undefined
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i] as string
     const kind = classifyOfResponse(name)

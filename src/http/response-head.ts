@@ -65,7 +65,7 @@ function readField(text: string, start: number, draft: Draft): number {
   const colon = text.indexOf(':', start)
   if (end === -1 || colon === -1 || colon > end) throw new ResponseFault('header line')
   const name = text.slice(start, colon)
-  const value = text.slice(colon + 1, end).trim()
+  const value = readValue(text, colon + 1, end)
   if (!TOKEN.test(name) || !VALUE.test(value)) throw new ResponseFault('header field')
   draft.fields.push(name, value)
   // By length first: only few names matter, and most fields are none of them.
@@ -73,6 +73,21 @@ function readField(text: string, start: number, draft: Draft): number {
   else if (name.length === 17) readCoding(name, value, draft)
   else if (name.length === 10) readConnection(name, value, draft)
   return end + 2
+}
+
+/**
+ * A value without the spaces and tabs around it (RFC 9110 §5.5). By `trim()` it would lose other characters as well: those
+ * that no value may hold, and the last byte of a UTF-8 `à`, which looks like a space that does not break.
+ */
+function readValue(text: string, from: number, to: number): string {
+  let [start, end] = [from, to]
+  while (start < end && isBlank(text.charCodeAt(start))) start += 1
+  while (start < end && isBlank(text.charCodeAt(end - 1))) end -= 1
+  return text.slice(start, end)
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09
 }
 
 /**
@@ -84,7 +99,7 @@ function readField(text: string, start: number, draft: Draft): number {
 export function readTrailerField(line: string, fields: string[]): void {
   const colon = line.indexOf(':')
   const name = line.slice(0, Math.max(0, colon))
-  const value = line.slice(colon + 1).trim()
+  const value = readValue(line, colon + 1, line.length)
   if (!TOKEN.test(name) || !VALUE.test(value)) throw new ResponseFault('trailer field')
   fields.push(name, value)
 }

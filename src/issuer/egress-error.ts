@@ -24,6 +24,8 @@ const REASONS: Readonly<Record<string, string>> = {
   UND_ERR_RES_EXCEEDED_MAX_SIZE: 'the answer is larger than 1 MiB',
   response_encoded: 'the answer is compressed, which was not asked for',
   ca_file_unusable: 'the file of ca_file cannot be read or holds no certificate in PEM form',
+  client_certificate_unusable: 'the files certificate_file and key_file cannot be read or do not belong together',
+  ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED: 'it wants a certificate; use client_authentication: tls_client_auth',
   SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is signed by an authority that is not known; name that in ca_file',
   DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is signed by itself; name it in ca_file',
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate is signed by an authority that is not known; name that in ca_file',

@@ -1,5 +1,6 @@
 import { X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
+import { createSecureContext } from 'node:tls'
 import { Agent, EnvHttpProxyAgent, request, type Dispatcher } from 'undici'
 import { EgressError, toEgressError } from './egress-error.ts'
 import type { Proxy } from './proxy.ts'
@@ -43,15 +44,19 @@ export interface Egress {
 export interface EgressOptions {
   /** A file with certificates (PEM) to trust instead of the well-known authorities. Read again for every request. */
   readonly caFile?: string | undefined
+  /** Files with a certificate to show and its private key (PEM). Read again for every request. */
+  readonly certificateFile?: string | undefined
+  readonly keyFile?: string | undefined
   readonly proxy?: Proxy | undefined
 }
 
 /** Creates the door with its own connections and limits: 3 s to connect, 1 MiB per response. */
-export function createEgress({ caFile, proxy }: EgressOptions = {}): Egress {
-  const source =
-    caFile === undefined
-      ? toSource(createDispatcher(proxy))
-      : createRotatingSource(caFile, (ca) => createDispatcher(proxy, ca))
+export function createEgress({ caFile, certificateFile, keyFile, proxy }: EgressOptions = {}): Egress {
+  const files = { ca: caFile, cert: certificateFile, key: keyFile }
+  const isPlain = Object.values(files).every((file) => file === undefined)
+  const source = isPlain
+    ? toSource(createDispatcher(proxy, {}))
+    : createRotatingSource(files, (tls) => createDispatcher(proxy, tls))
   return {
     async send(url, options) {
       try {
@@ -64,15 +69,17 @@ export function createEgress({ caFile, proxy }: EgressOptions = {}): Egress {
   }
 }
 
-function createDispatcher(proxy: Proxy | undefined, ca?: string): Dispatcher {
+/** PEM texts. */
+type TlsTexts = Readonly<Partial<Record<'ca' | 'cert' | 'key', string>>>
+
+function createDispatcher(proxy: Proxy | undefined, tls: TlsTexts): Dispatcher {
   const timeouts = {
     timeout: CONNECT_TIMEOUT_MS,
     autoSelectFamilyAttemptTimeout: FAMILY_ATTEMPT_TIMEOUT_MS,
     allowH2: false,
   }
-  const trust = ca === undefined ? {} : { ca }
   const limits = {
-    connect: { ...timeouts, ...trust },
+    connect: { ...timeouts, ...tls },
     maxResponseSize: MAX_RESPONSE_BYTES,
     connections: 8,
     keepAliveTimeout: 4_000,
@@ -86,7 +93,7 @@ function createDispatcher(proxy: Proxy | undefined, ca?: string): Dispatcher {
     noProxy: proxy.bypass,
     connectTimeout: CONNECT_TIMEOUT_MS,
     proxyTls: timeouts,
-    requestTls: { ...timeouts, ...trust },
+    requestTls: { ...timeouts, ...tls },
   })
 }
 
@@ -100,24 +107,56 @@ function toSource(dispatcher: Dispatcher): DispatcherSource {
   return { current: () => dispatcher, close: () => dispatcher.destroy() }
 }
 
+type TlsFiles = Readonly<Record<keyof TlsTexts, string | undefined>>
+
 /**
- * Connections that trust the certificates of a file, and new ones when its content changes. While it cannot be read or is
- * written only in part, the last certificates that could be used are kept.
+ * Connections with the certificates of files, and new ones when their content changes. While one cannot be read or is
+ * written only in part, the last content that could be used is kept.
  */
-function createRotatingSource(file: string, create: (ca: string) => Dispatcher): DispatcherSource {
-  let known: { readonly ca: string; readonly dispatcher: Dispatcher } | undefined
+function createRotatingSource(files: TlsFiles, create: (tls: TlsTexts) => Dispatcher): DispatcherSource {
+  let known: { readonly tls: TlsTexts; readonly dispatcher: Dispatcher } | undefined
   return {
     async current() {
-      const ca = await readFile(file, 'utf8').catch(() => '')
-      if (ca !== known?.ca && isCertificates(ca)) {
+      const tls = await readTexts(files)
+      const changed = TLS_TEXTS.some((name) => tls[name] !== known?.tls[name])
+      if (changed && whyUnusable(tls) === undefined) {
         // Requests under way end on the connections they have.
         void known?.dispatcher.close().catch(() => undefined)
-        known = { ca, dispatcher: create(ca) }
+        known = { tls, dispatcher: create(tls) }
       }
-      if (known === undefined) throw new EgressError('ca_file_unusable', true)
+      if (known === undefined) throw new EgressError(whyUnusable(tls) ?? 'unknown', true)
       return known.dispatcher
     },
     close: async () => known?.dispatcher.destroy(),
+  }
+}
+
+const TLS_TEXTS = ['ca', 'cert', 'key'] as const
+
+async function readTexts(files: TlsFiles): Promise<TlsTexts> {
+  const texts = TLS_TEXTS.flatMap((name) => {
+    const file = files[name]
+    return file === undefined
+      ? []
+      : [
+          readFile(file, 'utf8').then(
+            (text) => [name, text],
+            () => [name, ''],
+          ),
+        ]
+  })
+  return Object.fromEntries(await Promise.all(texts)) as TlsTexts
+}
+
+function whyUnusable({ ca, cert, key }: TlsTexts): string | undefined {
+  if (ca !== undefined && !isCertificates(ca)) return 'ca_file_unusable'
+  if (cert === undefined) return undefined
+  try {
+    if (!isCertificates(cert)) return 'client_certificate_unusable'
+    createSecureContext({ cert, key })
+    return undefined
+  } catch {
+    return 'client_certificate_unusable'
   }
 }
 

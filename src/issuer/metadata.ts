@@ -6,6 +6,10 @@ export interface Metadata {
   readonly issuer: string
   readonly jwks_uri?: string
   readonly token_endpoint?: string
+  readonly device_authorization_endpoint?: string
+  readonly revocation_endpoint?: string
+  /** The same for clients that show a certificate (RFC 8705 §5). */
+  readonly mtls_endpoint_aliases?: Readonly<Record<string, string>>
 }
 
 /** The metadata cannot be had or cannot be used; the text is for the operator. */
@@ -64,11 +68,25 @@ function readMetadata(body: string, issuer: string): Metadata {
   if (document['issuer'] !== issuer) throw new MetadataError(describeMismatch(document['issuer'], issuer))
   for (const member of ['jwks_uri', 'token_endpoint']) {
     const value = document[member]
-    if (value !== undefined && (typeof value !== 'string' || !URL.canParse(value))) {
-      throw new MetadataError(`"${member}" of the metadata is not a URL`)
-    }
+    if (value !== undefined && !isUrl(value)) throw new MetadataError(`"${member}" of the metadata is not a URL`)
   }
-  return document as unknown as Metadata
+  const { device_authorization_endpoint: device, revocation_endpoint: revocation, ...rest } = document
+  return {
+    ...rest,
+    // Few need these, and who does is told when one is missing.
+    ...(isUrl(device) && { device_authorization_endpoint: device }),
+    ...(isUrl(revocation) && { revocation_endpoint: revocation }),
+    mtls_endpoint_aliases: readAliases(document['mtls_endpoint_aliases']),
+  } as unknown as Metadata
+}
+
+function isUrl(value: unknown): value is string {
+  return typeof value === 'string' && URL.canParse(value)
+}
+
+function readAliases(value: unknown): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null) return {}
+  return Object.fromEntries(Object.entries(value).filter(([, one]) => isUrl(one)))
 }
 
 function parseObject(body: string): Record<string, unknown> {

@@ -2,7 +2,6 @@ import type { CodedError } from '../errors.ts'
 import type { Permit } from '../gate/permit.ts'
 import { readGrpcType, toGrpcStatus } from '../http/grpc.ts'
 import {
-  findField,
   keepRequestTrailers,
   keepResponseFields,
   keepResponseTrailers,
@@ -12,7 +11,7 @@ import {
 import type { CallerRequest, CallerResponse } from '../server/caller.ts'
 import type { Carriage, UpstreamRequest } from './connection.ts'
 import type { Exchange } from './exchange.ts'
-import { acceptsTrailers, isChunked, toHttp1Head, toHttp2Head } from './request-head.ts'
+import { acceptsTrailers, hasBody, isChunked, isHttp10, toHttp1Head, toHttp2Head } from './request-head.ts'
 import type { Head } from './response-reader.ts'
 import type { Tunnels } from './tunnel.ts'
 import type { Upstream } from './upstream.ts'
@@ -38,10 +37,6 @@ export function createForward(upstream: Upstream, tunnels: Tunnels, filter: Requ
     if (exchange.expectsContinue && carrier.body !== undefined) exchange.response.writeContinue()
     upstream.dispatch(carrier)
   }
-}
-
-function hasBody(request: CallerRequest): boolean {
-  return isChunked(request) || (findField(request.rawHeaders, 'content-length').value ?? '0') !== '0'
 }
 
 /** A body that is complete and not longer than this leaves in one piece with the header. */
@@ -94,7 +89,8 @@ class Carrier implements UpstreamRequest {
 
   onEarlyHints(fields: readonly string[]): void {
     const link = fields.filter((_value, i) => i % 2 === 1 && fields[i - 1]?.toLowerCase() === 'link')
-    if (link.length === 0) return
+    // To a caller of HTTP/1.0 it would be the response itself (RFC 9110 §15.2).
+    if (link.length === 0 || isHttp10(this.#exchange.request)) return
     try {
       this.#response.writeEarlyHints({ link })
     } catch {
@@ -103,7 +99,7 @@ class Carrier implements UpstreamRequest {
   }
 
   onHead({ status, fields }: Head, followed: boolean): void {
-    this.#response.writeHead(status, keepResponseFields(fields))
+    this.#response.writeHead(status, keepResponseFields(fields, status))
     // A body that came with the head leaves in one piece with it; a head that came alone must not wait.
     // Not by flushHeaders(), which writes every character above ASCII as two bytes.
     if (!followed) this.#response.write('', 'latin1')

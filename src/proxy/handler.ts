@@ -5,12 +5,13 @@ import type { Permit } from '../gate/permit.ts'
 import type { CorsFields } from '../http/cors.ts'
 import { plainAddress, type Peer } from '../http/forwarded.ts'
 import { readGrpcType, toGrpcResponse } from '../http/grpc.ts'
-import { findField } from '../http/headers.ts'
+import { findField, type FieldList } from '../http/headers.ts'
 import { toProblemResponse } from '../http/problem.ts'
 import type { CallerHandler, CallerRequest } from '../server/caller.ts'
 import type { OutcomeRecorder } from '../telemetry/outcome.ts'
 import { Exchange } from './exchange.ts'
 import type { Forward } from './forward.ts'
+import { hasBody } from './request-head.ts'
 
 export interface ProxyHandlerOptions {
   readonly gate: Gate
@@ -89,8 +90,7 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
       grpcType === undefined
         ? toProblemResponse(exchange.code, exchange.requestId, rule && scopesOf(rule))
         : toGrpcResponse(exchange.code, exchange.requestId, grpcType)
-    // What is left of a request that came too slowly would come as slowly.
-    if (exchange.code === 'request_timeout') response.shouldKeepAlive = false
+    if (endsConnection(exchange.code)) response.shouldKeepAlive = false
     response.writeHead(answer.status, [...answer.headers, ...options.corsFields(request.rawHeaders)])
     response.end(answer.body)
   }
@@ -137,22 +137,45 @@ function pathOf(target: string): string {
   return query === -1 ? target : target.slice(0, query)
 }
 
+/**
+ * What is left of a request that came too slowly would come as slowly, and behind a malformed header nobody can be sure
+ * where the next request begins (RFC 9112 §6.3).
+ */
+function endsConnection(code: Exchange['code']): boolean {
+  return code === 'request_timeout' || code === 'header_invalid'
+}
+
 /** A connection that breaks is seen by its response's end. */
 function ignore(): void {}
 
 /** Refuses what this version cannot carry, before anybody else has to think about it. */
-function checkSupported({ method, rawHeaders, tunnel }: CallerRequest, expectsContinue: boolean): void {
+function checkSupported(request: CallerRequest, expectsContinue: boolean): void {
+  const { method, rawHeaders, tunnel } = request
+  checkFraming(rawHeaders)
   // A TRACE would show the caller what we add to its request.
   if (method === 'TRACE') throw refusal('method_not_supported', { method })
   const upgrade = findField(rawHeaders, 'upgrade')
   if (upgrade.count > 0 && !(tunnel !== undefined && isWebSocket(method, upgrade)))
     throw refusal('upgrade_not_supported')
-  const coding = findField(rawHeaders, 'transfer-encoding')
+  // The parser leaves it unread, and the backend would take the first frames for it.
+  if (tunnel !== undefined && hasBody(request)) throw refusal('header_invalid', { reason: 'body of an upgrade' })
+  if (!expectsContinue && findField(rawHeaders, 'expect').count > 0) throw refusal('expectation_failed')
+}
+
+/** More than any backend can count: 2^64 - 1 is a length to the parser, and -1 to others. */
+const MAX_LENGTH_DIGITS = 15
+
+/** First of all, since it says where the next request begins. */
+function checkFraming(fields: FieldList): void {
+  const coding = findField(fields, 'transfer-encoding')
   // Node undoes chunks and nothing else: a body in another coding would arrive without the field that says so.
   if (coding.count > 1 || (coding.value ?? 'chunked').toLowerCase() !== 'chunked') {
     throw refusal('header_invalid', { reason: 'transfer-encoding' })
   }
-  if (!expectsContinue && findField(rawHeaders, 'expect').count > 0) throw refusal('expectation_failed')
+  const length = findField(fields, 'content-length').value
+  if (length !== undefined && length.length > MAX_LENGTH_DIGITS) {
+    throw refusal('header_invalid', { reason: 'content-length' })
+  }
 }
 
 /** The one protocol that a connection may be switched to (RFC 6455 §4.2.1). */

@@ -44,6 +44,16 @@ export function isChunked({ rawHeaders }: CallerRequest): boolean {
   return findField(rawHeaders, 'transfer-encoding').count > 0
 }
 
+/** Whether there is a body: a length of 0 is none. */
+export function hasBody(request: CallerRequest): boolean {
+  return isChunked(request) || (findField(request.rawHeaders, 'content-length').value ?? '0') !== '0'
+}
+
+/** Whether the caller knows neither chunks nor interim responses. */
+export function isHttp10({ httpVersionMajor, httpVersionMinor }: CallerRequest): boolean {
+  return httpVersionMajor === 1 && httpVersionMinor === 0
+}
+
 /** Whether the caller says that it looks at trailer fields (RFC 9110 §10.1.4). */
 export function acceptsTrailers(fields: FieldList): boolean {
   const { value } = findField(fields, 'te')

@@ -18,6 +18,8 @@ export interface ResponseSink {
 /** Longest head, and longest line between chunks, in bytes. */
 const MAX_HEAD_BYTES = 64 * 1024
 const MAX_LINE_BYTES = 1024
+/** Most interim responses to one request: one of each kind would be enough. */
+const MAX_INTERIM = 32
 const CHUNK_SIZE = /^([0-9a-fA-F]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?$/
 
 type State = 'head' | 'length' | 'close' | 'chunk-size' | 'chunk' | 'chunk-end' | 'trailers' | 'done'
@@ -37,6 +39,7 @@ export class ResponseReader {
   /** Bytes left of the body or chunk. */
   #left = 0
   #reusable = false
+  #interim = 0
   #trailerBytes = 0
   #trailers: string[] | undefined = undefined
   /** What the head of the last response announced; see ResponseHead. */
@@ -49,6 +52,7 @@ export class ResponseReader {
     this.#isHeadRequest = method === 'HEAD'
     this.#pending = ''
     this.#reusable = false
+    this.#interim = 0
   }
 
   /** Whether a response is wanted that is not complete. */
@@ -135,6 +139,8 @@ export class ResponseReader {
 
   #passOver({ status, fields }: ResponseHead): void {
     if (status === 101) throw new ResponseFault('switched protocols unasked')
+    this.#interim += 1
+    if (this.#interim > MAX_INTERIM) throw new ResponseFault('too many interim responses')
     if (status === 103) this.#sink?.onEarlyHints?.(fields)
   }
 

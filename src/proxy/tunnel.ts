@@ -127,8 +127,11 @@ class Tunnel {
     const { response } = this.#exchange
     const reader = new ResponseReader()
     reader.expect('GET', {
-      onHead: ({ status, fields }: Head) => void response.writeHead(status, keepResponseFields(fields)),
-      onData: (chunk, last) => void (last ? response.end(Buffer.from(chunk)) : response.write(Buffer.from(chunk))),
+      onHead: ({ status, fields }: Head) => void response.writeHead(status, keepResponseFields(fields, status)),
+      onData: (chunk, last) => {
+        if (last) response.end(Buffer.from(chunk))
+        else if (!response.write(Buffer.from(chunk))) this.#awaitCaller()
+      },
       onEnd: () => void response.end(),
     })
     const read = (chunk: Buffer) => {
@@ -148,13 +151,21 @@ class Tunnel {
     read(received)
   }
 
+  /** Reads no more of the response than the caller takes. */
+  #awaitCaller(): void {
+    if (this.#upstream.isPaused()) return
+    this.#upstream.pause()
+    // The socket's own: nobody passes it on to the response any more.
+    this.#caller.socket.once('drain', () => this.#upstream.resume())
+  }
+
   #splice(fields: readonly string[], rest: Buffer): void {
     const { socket, early } = this.#caller
     const upstream = this.#upstream
     this.#settled = true
     this.#exchange.tunnelled = true
     let head = 'HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n'
-    const kept = keepResponseFields(fields)
+    const kept = keepResponseFields(fields, 101)
     for (let i = 0; i < kept.length; i += 2) head += `${kept[i] as string}: ${kept[i + 1] as string}\r\n`
     socket.write(`${head}\r\n`, 'latin1')
     upstream.on('data', (chunk: Buffer) => this.#toCaller.feed(chunk))

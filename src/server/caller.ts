@@ -15,6 +15,7 @@ export interface Tunnel {
  */
 export interface CallerRequest {
   readonly httpVersionMajor: number
+  readonly httpVersionMinor: number
   readonly method?: string | undefined
   /** The request target as received. */
   readonly url?: string | undefined

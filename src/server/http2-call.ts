@@ -12,6 +12,7 @@ const CUT = new Error('the response was cut off')
 /** One stream of HTTP/2: the request and the way of its response in one. */
 export class Http2Call implements CallerRequest, CallerResponse {
   readonly httpVersionMajor = 2
+  readonly httpVersionMinor = 0
   readonly method: string
   readonly url: string
   readonly rawHeaders: readonly string[]

@@ -1,14 +1,16 @@
-import { createServer, type IncomingMessage, type Server, type ServerOptions, ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Server as TlsServer } from 'node:tls'
-import type { RefusalCode } from '../errors.ts'
+import type { Refusal, RefusalCode } from '../errors.ts'
+import { findHttp1Fault } from '../http/http1-request.ts'
 import { toProblemResponse } from '../http/problem.ts'
 import type { CallerHandler } from './caller.ts'
 import { createHttp2Connections, type Http2Connections } from './http2.ts'
 import { divertHttp2, type Undecided } from './preface.ts'
 import type { TlsSource } from './tls.ts'
+import { linger, prepareUpgrade, whenSent } from './upgrade.ts'
 
 export interface ListenAddress {
   readonly host: string
@@ -27,8 +29,16 @@ export interface ListenerLimits {
   readonly connections: number
 }
 
-/** Handles one request. `expectsContinue`: the caller waits for `100 Continue` before it sends its body. */
-export type RequestHandler = (request: IncomingMessage, response: ServerResponse, expectsContinue: boolean) => void
+/**
+ * Handles one request. `expectsContinue`: the caller waits for `100 Continue` before it sends its body. `fault`: why it must
+ * be refused whatever it asks for; the connection ends with its answer.
+ */
+export type RequestHandler = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  expectsContinue: boolean,
+  fault?: Refusal,
+) => void
 
 export interface ListenerOptions {
   readonly address: ListenAddress
@@ -75,8 +85,6 @@ type Connection = Socket & { [CURRENT]?: ServerResponse }
 /** How often timeouts are looked after and idle connections swept, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000
 const SWEEP_INTERVAL_MS = 50
-/** How long a peer may take to close a connection after its refusal, in milliseconds. */
-const LINGER_MS = 1_000
 
 /** Creates a listener. Every limit is explicit; what Node would answer by itself is answered, logged and counted here. */
 export function createListener(options: ListenerOptions): Listener {
@@ -86,9 +94,12 @@ export function createListener(options: ListenerOptions): Listener {
 
   const accept = (request: IncomingMessage, response: ServerResponse, expectsContinue: boolean) => {
     const connection: Connection = request.socket
+    // Behind the answer that ends a connection nothing is read any more: where a request begins may be in doubt there.
+    if (connection[CURRENT]?.shouldKeepAlive === false) return
     connection[CURRENT] = response
-    if (draining) response.shouldKeepAlive = false
-    handle(request, response, expectsContinue)
+    const fault = findHttp1Fault(request)
+    if (draining || fault !== undefined) response.shouldKeepAlive = false
+    handle(request, response, expectsContinue, fault)
   }
 
   const responsesInFlight = () =>
@@ -143,18 +154,13 @@ export function createListener(options: ListenerOptions): Listener {
     accept(request, response, false),
   )
   if (options.upgrades)
-    server.on('upgrade', (request: IncomingMessage, socket: Socket, early: Buffer) => {
-      // What is decided about it is answered like any other request, on a connection that ends with the answer.
-      const response = new ServerResponse(request)
-      response.shouldKeepAlive = false
-      response.assignSocket(socket)
-      response.on('finish', () => {
-        response.detachSocket(socket)
-        socket.end()
-        process.nextTick(() => response.emit('close'))
+    server.on('upgrade', (request: IncomingMessage, socket: Connection, early: Buffer) => {
+      const response = prepareUpgrade(request, socket)
+      whenSent(socket[CURRENT], () => {
+        if (!socket.writable) return
+        response.assignSocket(socket)
+        accept(Object.assign(request, { tunnel: { socket, early } }), response, false)
       })
-      socket.on('error', () => socket.destroy())
-      accept(Object.assign(request, { tunnel: { socket, early } }), response, false)
     })
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
     socket.on('error', () => socket.destroy())
@@ -181,7 +187,8 @@ export function createListener(options: ListenerOptions): Listener {
 
     drain() {
       draining = true
-      for (const response of responsesInFlight()) response.shouldKeepAlive = false
+      // Those whose head has left have told otherwise, and what comes behind them is still served.
+      for (const response of responsesInFlight()) if (!response.headersSent) response.shouldKeepAlive = false
       http2?.drain()
     },
 
@@ -270,13 +277,6 @@ function divert(server: Server, http2: Http2Connections, refuse: Refuse, limits:
     timeoutMs: limits.headersTimeoutMs,
     onSilent: (socket) => refuse(socket, 'request_timeout', 'silent'),
   })
-}
-
-/** The peer may read its refusal, but not keep the connection: closed at once, it could lose what it has not read yet. */
-function linger(socket: Duplex): void {
-  const timer = setTimeout(() => socket.destroy(), LINGER_MS)
-  socket.on('close', () => clearTimeout(timer))
-  socket.resume()
 }
 
 function toRefusalCode(code: string | undefined): RefusalCode {

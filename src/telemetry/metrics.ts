@@ -87,6 +87,13 @@ export const METRICS: readonly MetricDescription[] = [
   ),
   describe(
     'counter',
+    'bearward_helper_validations_total',
+    ['client', 'result'],
+    'Answers of issuers, by what validation made of them: "valid", "refused" (nothing of it was handed out), or ' +
+      '"keys_unavailable" (the same, for want of keys).',
+  ),
+  describe(
+    'counter',
     'bearward_unexpected_errors_total',
     [],
     'Errors that are nobody else\'s fault; each has a log line "unexpected error".',

@@ -39,6 +39,16 @@ export interface ExchangeFinished {
   readonly detail: Detail | undefined
 }
 
+/** What the helper made of an answer of an issuer. */
+export interface AnswerValidated {
+  readonly client: string
+  readonly grant: string
+  readonly result: 'valid' | 'refused' | 'keys_unavailable'
+  readonly heldMs: number
+  readonly validated: { readonly idToken: string; readonly accessToken: string; readonly subject: string } | undefined
+  readonly detail: Detail | undefined
+}
+
 interface WatchedIssuer {
   readonly name: string
   status(): { readonly state: KeysState; readonly ageSeconds: number | undefined; readonly keys: number }
@@ -58,6 +68,10 @@ export interface Telemetry {
   readonly keysFetched: (issuer: string, event: KeysFetched) => void
   readonly exchangeFinished: (outcome: ExchangeFinished) => void
   readonly exchangeCoalesced: (client: string) => void
+  /** An answer of an issuer was validated, or was not. */
+  readonly answerValidated: (outcome: AnswerValidated) => void
+  /** The refresh token of an answer that was refused was revoked, or was not for this reason. */
+  readonly refusedTokenRevoked: (client: string, failure: string | undefined) => void
   readonly unexpectedError: (error: unknown, requestId?: string) => void
   /** The upstream answers where others can reach it, at this address. */
   readonly upstreamExposed: (address: string) => void
@@ -151,6 +165,26 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     },
 
     exchangeCoalesced: (client) => metrics.count('bearward_helper_coalesced_total', { client }),
+
+    answerValidated({ client, grant, result, heldMs, validated, detail }) {
+      metrics.count('bearward_helper_validations_total', { client, result })
+      const write = result === 'valid' ? log.debug : log.error
+      write(result === 'valid' ? 'answer validated' : 'answer of the issuer withheld', {
+        client,
+        grant,
+        result,
+        held_ms: heldMs,
+        id_token: validated?.idToken,
+        access_token: validated?.accessToken,
+        subject: validated?.subject,
+        detail: detail === undefined ? undefined : clipDetail(detail),
+      })
+    },
+
+    refusedTokenRevoked(client, failure) {
+      if (failure === undefined) log.info('refresh token of the withheld answer revoked', { client })
+      else log.warn('refresh token of the withheld answer not revoked', { client, reason: failure })
+    },
 
     unexpectedError(error, requestId) {
       metrics.count('bearward_unexpected_errors_total')

@@ -73,8 +73,12 @@ export function checkClaims(claims: Claims, expectation: Expectation, nowMs: num
 /** Hashes that tie an ID token to what it came with (OpenID Connect Core §3.1.3.6 and §3.3.2.11). */
 const ID_TOKEN_HASHES = ['at_hash', 'c_hash', 's_hash']
 
-/** Refuses what calls itself something else than an access token, by whichever mark its issuer uses. */
-function checkKind(claims: Claims, marks: Expectation['accessTokenClaims']): void {
+/**
+ * Refuses what calls itself something else than an access token, by whichever mark its issuer uses.
+ *
+ * @throws Refusal `id_token_not_accepted`
+ */
+export function checkKind(claims: Claims, marks: Expectation['accessTokenClaims']): void {
   const { token_use: use, typ } = claims
   // Keycloak says so in a claim beside the header parameter, and puts a `nonce` into access tokens, too.
   const kind = typeof typ === 'string' ? typ.toLowerCase() : undefined

@@ -45,6 +45,26 @@ export async function verifyJwt(token: string, issuers: IssuerIndex, nowMs: numb
   return { issuer, key, claims }
 }
 
+/** A JWT as it describes itself: nothing of it is verified, and it may be anybody's. */
+export interface UnverifiedJwt {
+  readonly header: Claims
+  readonly claims: Claims
+}
+
+/**
+ * Reads a JWT without verifying it, to tell what verification it needs. What only resembles one is read as well, so that
+ * the verification gets to refuse it.
+ *
+ * @returns undefined for what is no signed JWT in compact form: opaque, encrypted, or without two JSON objects
+ */
+export function readUnverified(token: string): UnverifiedJwt | undefined {
+  const parts = token.split('.')
+  if (parts.length !== 3) return undefined
+  const [header, claims] = parts.slice(0, 2).map((part) => readObject(Buffer.from(part, 'base64url')))
+  if (header === undefined || claims === undefined) return undefined
+  return typeof header === 'string' || typeof claims === 'string' ? undefined : { header, claims }
+}
+
 function malformed(reason: string) {
   return refusal('token_malformed', { reason })
 }

@@ -1,10 +1,10 @@
-/** Writes a configuration with keys of its own into a folder, and prints a token that it accepts: for image.sh. */
+/** Writes a configuration with keys of its own into a folder, and prints tokens that it accepts: for containers.sh. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
 import { AUDIENCE, createSigningKey, goodClaims, ISSUER, signJwt } from '../fakes/signer.ts'
 
-const folder = process.argv[2] as string
+const [folder, count] = process.argv.slice(2) as [string, string]
 const key = createSigningKey('RS256')
 mkdirSync(folder)
 writeFileSync(join(folder, 'jwks.json'), JSON.stringify({ keys: [key.jwk] }))
@@ -17,4 +17,7 @@ const config = {
   drain: { delay: '2s' },
 }
 writeFileSync(join(folder, 'bearward.yaml'), stringify(config))
-process.stdout.write(signJwt(key, goodClaims(Date.now(), { exp: Math.floor(Date.now() / 1000) + 3600 })))
+const exp = Math.floor(Date.now() / 1000) + 3600
+for (let i = 0; i < Number(count); i += 1) {
+  process.stdout.write(`${signJwt(key, goodClaims(Date.now(), { exp, sub: `user-${i}` }))}\n`)
+}

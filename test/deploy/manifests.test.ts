@@ -213,6 +213,14 @@ describe('the chart', () => {
     expect(readFileSync(file, 'utf8')).toBe(await renderChartSchema())
   })
 
+  it('has no pattern in it that Helm cannot read', () => {
+    const schema = readFileSync(join(ROOT, 'deploy/helm/bearward/values.schema.json'), 'utf8')
+    const patterns = [...schema.matchAll(/"pattern": "(.*)"/g)].map(([, pattern]) => pattern as string)
+    expect(patterns.length).toBeGreaterThan(5)
+    // RE2 knows neither assertions about what is around nor references to what was found.
+    expect(patterns.filter((pattern) => /\(\?(?!:)|\\[1-9k]/.test(pattern))).toEqual([])
+  })
+
   it('has the version of the package', () => {
     const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }
     const chart = readFileSync(join(ROOT, 'deploy/helm/bearward/Chart.yaml'), 'utf8')

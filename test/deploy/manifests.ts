@@ -79,7 +79,10 @@ export interface Manifest {
     readonly podSelector?: { readonly matchLabels: Readonly<Record<string, string>> }
     readonly selector?: Readonly<Record<string, unknown>>
     readonly ports?: readonly { readonly targetPort?: number | string }[]
-    readonly ingress?: readonly { readonly ports: readonly { readonly port: number | string }[] }[]
+    readonly ingress?: readonly {
+      readonly ports: readonly { readonly port: number | string }[]
+      readonly from?: readonly unknown[]
+    }[]
   }
 }
 

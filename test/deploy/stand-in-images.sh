@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes stand-ins for the two bases of the Dockerfile, which cannot be pulled without their registries: Node on its libraries
-# alone, and the same with npm and busybox. Run as stand-in-images.sh NODE_BINARY NPM_FOLDER.
+# alone, and the same with npm and busybox. Run as stand-in-images.sh NODE_BINARY NPM_FOLDER NPM_REGISTRY.
 set -euo pipefail
-node=$1 npm=$2 work=$(mktemp -d)
+node=$1 npm=$2 registry=$3 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 runtime=$work/runtime build=$work/build
 
@@ -42,4 +42,4 @@ image() {
 }
 image "$runtime" localhost/stand-in/runtime --user 65532 --env PATH=/nodejs/bin --entrypoint '["/nodejs/bin/node"]'
 image "$build" localhost/stand-in/build --env PATH=/usr/local/bin:/bin \
-  --env NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
+  --env NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt --env "NPM_CONFIG_REGISTRY=$registry"

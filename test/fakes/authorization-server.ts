@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto'
+import { hash, randomBytes, randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import Provider from 'oidc-provider'
@@ -20,18 +20,32 @@ export interface AuthorizationServerOptions {
   readonly serviceSecret?: string
 }
 
+/** What an authorization code is bound to. */
+export interface CodeBinding {
+  readonly clientId?: string
+  readonly codeVerifier?: string
+  readonly nonce?: string
+  readonly scope?: string
+}
+
 /** A real authorization server on loopback, with switches that break it. */
 export interface AuthorizationServer {
   readonly issuer: string
   readonly port: number
   readonly audience: string
-  readonly clients: Readonly<Record<'web' | 'webPost' | 'service', { readonly id: string; readonly secret: string }>>
+  readonly clients: Readonly<Record<'web' | 'webPost' | 'service' | 'odd', { id: string; secret: string }>>
   /** How often each endpoint was asked. */
   readonly requests: Record<Endpoint, number>
   /** A refresh token of a signed-in user, with rotation and reuse detection behind it. */
   signIn(clientId?: string, scope?: string): Promise<string>
+  /** An authorization code of a signed-in user, bound to what is given. */
+  issueCode(binding?: CodeBinding): Promise<string>
   /** An access token of the current key with any claims; `undefined` leaves one out. */
   signAccessToken(claims?: Record<string, unknown>, header?: Record<string, unknown>): string
+  /** Gives a client another secret. */
+  changeSecret(client: keyof AuthorizationServer['clients'], secret: string): void
+  /** The public keys of the client `signing`, as JWKs. */
+  trustClientKeys(...keys: object[]): void
   /** Signs with a new key from now on, and publishes it beside the old ones. */
   rotateKeys(): void
   /** Publishes the current key alone. */
@@ -49,6 +63,15 @@ export interface AuthorizationServer {
 /** One store for all generations of keys. */
 const store = createMemoryAdapter(0)
 
+/** The name in the certificate of the client `certified`. */
+export const CERTIFIED_NAME = 'client.bearward.test'
+
+interface Context {
+  get(header: string): string
+}
+
+/** Of every client that has one. */
+export const REDIRECT_URI = 'https://app.bearward.test/callback'
 export const SCOPES = 'read:orders write:orders admin'
 /** Claims of every access token, beside the standard ones. */
 export const EXTRA_CLAIMS = { org_id: 'org_1', 'https://bearward.test/roles': ['reader', 'a,b'] }
@@ -64,7 +87,10 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
     web: { id: 'web', secret: secret() },
     webPost: { id: 'web-post', secret: secret() },
     service: { id: 'service', secret: options.serviceSecret ?? secret() },
+    // Everything that the encodings of client_secret_basic differ in.
+    odd: { id: 'odd:client+% id', secret: 'a:b%2B+c d~!*()&=?/' },
   }
+  let clientKeys: readonly object[] = []
   let keys: SigningKey[] = [createSigningKey(alg, randomUUID())]
   const current = () => keys[0] as SigningKey
   const requests = { token: 0, jwks: 0, discovery: 0 }
@@ -85,7 +111,10 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
   const issuer = `http://127.0.0.1:${port}`
 
   const rebuild = () => {
-    provider = new Provider(issuer, toConfiguration({ keys, clients, audience, alg, accessTokenTtlSeconds }))
+    provider = new Provider(
+      issuer,
+      toConfiguration({ keys, clients, clientKeys, audience, alg, accessTokenTtlSeconds }),
+    )
   }
   rebuild()
 
@@ -130,15 +159,38 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
       header,
     )
 
-  async function signIn(clientId = 'web', scope = 'openid offline_access read:orders'): Promise<string> {
+  async function saveGrant(clientId: string, scope: string): Promise<string> {
     const grant = new provider.Grant({ accountId: 'user-1', clientId })
     grant.addOIDCScope(scope)
     grant.addResourceScope(audience, SCOPES)
+    return grant.save()
+  }
+
+  async function issueCode(binding: CodeBinding = {}): Promise<string> {
+    const { clientId = 'web', codeVerifier, nonce, scope = 'openid offline_access read:orders' } = binding
+    const code = new provider.AuthorizationCode({
+      accountId: 'user-1',
+      authTime: now(),
+      client: await provider.Client.find(clientId),
+      grantId: await saveGrant(clientId, scope),
+      redirectUri: REDIRECT_URI,
+      resource: audience,
+      scope,
+      ...(nonce !== undefined && { nonce }),
+      ...(codeVerifier !== undefined && {
+        codeChallenge: hash('sha256', codeVerifier, 'base64url'),
+        codeChallengeMethod: 'S256',
+      }),
+    })
+    return code.save()
+  }
+
+  async function signIn(clientId = 'web', scope = 'openid offline_access read:orders'): Promise<string> {
     const token = new provider.RefreshToken({
       accountId: 'user-1',
       authTime: now(),
       client: await provider.Client.find(clientId),
-      grantId: await grant.save(),
+      grantId: await saveGrant(clientId, scope),
       gty: 'authorization_code',
       resource: audience,
       scope,
@@ -155,7 +207,16 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
     clients,
     requests,
     signIn,
+    issueCode,
     signAccessToken,
+    changeSecret(client, next) {
+      clients[client].secret = next
+      rebuild()
+    },
+    trustClientKeys(...trusted) {
+      clientKeys = trusted
+      rebuild()
+    },
     rotateKeys() {
       keys = [createSigningKey(alg, randomUUID()), ...keys]
       rebuild()
@@ -217,13 +278,14 @@ function misbehave(mode: FailureMode, response: ServerResponse): void {
 interface ConfigurationParts {
   readonly keys: readonly SigningKey[]
   readonly clients: AuthorizationServer['clients']
+  readonly clientKeys: readonly object[]
   readonly audience: string
   readonly alg: Alg
   readonly accessTokenTtlSeconds: number
 }
 
-function toConfiguration({ keys, clients, audience, alg, accessTokenTtlSeconds }: ConfigurationParts) {
-  const redirect = { redirect_uris: ['https://app.bearward.test/callback'], response_types: ['code'] }
+function toConfiguration({ keys, clients, clientKeys, audience, alg, accessTokenTtlSeconds }: ConfigurationParts) {
+  const redirect = { redirect_uris: [REDIRECT_URI], response_types: ['code'] }
   const idToken = { id_token_signed_response_alg: alg }
   const code = { ...redirect, ...idToken, grant_types: ['authorization_code', 'refresh_token'] }
   const none = { token_endpoint_auth_method: 'none' }
@@ -248,6 +310,23 @@ function toConfiguration({ keys, clients, audience, alg, accessTokenTtlSeconds }
         ...bare,
         grant_types: ['client_credentials'],
       },
+      { client_id: clients.odd.id, client_secret: clients.odd.secret, ...code },
+      {
+        client_id: 'certified',
+        token_endpoint_auth_method: 'tls_client_auth',
+        tls_client_auth_san_dns: CERTIFIED_NAME,
+        ...code,
+      },
+      ...(clientKeys.length === 0
+        ? []
+        : [
+            {
+              client_id: 'signing',
+              token_endpoint_auth_method: 'private_key_jwt',
+              jwks: { keys: clientKeys },
+              ...code,
+            },
+          ]),
       { client_id: 'native', application_type: 'native', ...none, ...code },
       {
         client_id: 'device',
@@ -258,6 +337,7 @@ function toConfiguration({ keys, clients, audience, alg, accessTokenTtlSeconds }
     ],
     cookies: { keys: [randomBytes(24).toString('hex')] },
     routes: { jwks: '/jwks', token: '/token' },
+    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'tls_client_auth', 'none'],
     scopes: ['openid', 'offline_access', ...SCOPES.split(' ')],
     pkce: { required: () => false },
     rotateRefreshToken: true,
@@ -273,6 +353,15 @@ function toConfiguration({ keys, clients, audience, alg, accessTokenTtlSeconds }
       clientCredentials: { enabled: true },
       deviceFlow: { enabled: true },
       revocation: { enabled: true },
+      // As behind a proxy that ends TLS.
+      mTLS: {
+        enabled: true,
+        tlsClientAuth: true,
+        getCertificate: (context: Context) => context.get('x-client-certificate'),
+        certificateAuthorized: (context: Context) => context.get('x-client-verify') === 'SUCCESS',
+        certificateSubjectMatches: (context: Context, _property: string, expected: string) =>
+          context.get('x-client-name') === expected,
+      },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => audience,

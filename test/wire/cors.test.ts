@@ -45,6 +45,10 @@ describe('a preflight', () => {
     ['without Origin', ['Access-Control-Request-Method: PUT']],
     ['without the method', [`Origin: ${APP}`]],
     ['with two origins', [...PREFLIGHT, 'Origin: https://evil.example']],
+    ['with a body', [...PREFLIGHT, 'Content-Length: 5', '', 'hello']],
+    ['with a body in chunks', [...PREFLIGHT, 'Transfer-Encoding: chunked', '', '0']],
+    ['for another method to some backends', [...PREFLIGHT, 'X-HTTP-Method-Override: GET']],
+    ['the same in CGI', [...PREFLIGHT, 'X_HTTP_Method_Override: GET']],
   ])('is not what is %s', async (_what, fields) => {
     await start()
     expect((await options(...fields)).status).toBe(401)

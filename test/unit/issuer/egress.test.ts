@@ -128,6 +128,27 @@ describe('certificates', () => {
   })
 })
 
+describe('a certificate to show', () => {
+  it('that does not belong to its key is not used: the pair before is, or none at all', async () => {
+    const authority = createAuthority('authority')
+    const [one, two] = [authority.issue('one.test'), authority.issue('two.test')]
+    const certificateFile = join(folder, 'cert.pem')
+    const keyFile = join(folder, 'key.pem')
+    const server = await start(answering(200, 'keys'))
+    writeFileSync(certificateFile, one.cert)
+    writeFileSync(keyFile, two.key)
+    const egress = open({ certificateFile, keyFile })
+    const failure = egress.send(server.url, { method: 'GET', headers: {}, timeoutMs: 1_000 })
+    await expect(failure).rejects.toMatchObject({ code: 'client_certificate_unusable', unsent: true })
+    writeFileSync(keyFile, one.key)
+    expect(await get(egress, server.url)).toBe('keys')
+    writeFileSync(certificateFile, two.cert)
+    expect(await get(egress, server.url)).toBe('keys')
+    rmSync(keyFile)
+    expect(await get(egress, server.url)).toBe('keys')
+  })
+})
+
 describe('a proxy', () => {
   /** One that leads everywhere to the same server; records what it was asked for. */
   async function startProxy(to: number) {
