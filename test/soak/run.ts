@@ -10,7 +10,7 @@ const HELP = `Sends callers that leave at random points to bearward, and looks w
 Usage: npm run soak -- [OPTIONS]
 
 Options:
-  --minutes N   How long, beside the warm-up and the rests; default 1. Each minute is a round, and a line.
+  --minutes N   How long, beside a warm-up and the rests; default 1. Each minute is a round, and a line.
   --rate N      Callers a second, each with up to nine requests; default 200.
   --seed N      What is drawn by lot is the same for the same seed; default 1.
   --help        This text.
@@ -39,7 +39,7 @@ async function run(args: string[]): Promise<number> {
   const { kinds, lost, faults } = await soak({
     rounds: Math.max(1, Math.ceil(minutes)),
     callersPerRound: Math.ceil(rate * 60 * Math.min(1, minutes)),
-    warmUp: Math.ceil(rate * 15),
+    warmUp: Math.ceil(rate * 60 * Math.min(1, minutes)),
     callersPerSecond: rate,
     seed,
     onRound: (round) => void process.stdout.write(`${toRow(round).map(pad).join('')}\n`),

@@ -44,7 +44,7 @@ const MAX_CALLERS = 300
 const REST_LIMIT_MS = 20_000
 const REST_MS = 5_000
 /** What a heap, and a process as a whole, may be above what it was, in bytes: more than they waver, less than leaks are. */
-const HEAP_MARGIN_BYTES = 2 * 1024 * 1024
+const HEAP_MARGIN_BYTES = 1024 * 1024
 const RESIDENT_MARGIN_BYTES = 24 * 1024 * 1024
 const MAX_FAULTS = 20
 

@@ -20,8 +20,8 @@ describe('five thousand callers that leave at random points', () => {
     const { rounds, kinds, lost, faults } = await soak({
       rounds: 1,
       callersPerRound: 5_000,
-      warmUp: 1_500,
-      callersPerSecond: 300,
+      warmUp: 3_000,
+      callersPerSecond: 400,
       seed: 1,
       onRound: ({ number, holdings }) => console.log(`after ${number === 0 ? 'the warm-up' : 'all'}:`, holdings),
     })
@@ -36,7 +36,7 @@ describe('five thousand callers that leave at random points', () => {
     ['a connection of a caller', round({ descriptors: 31 }), 'descriptors: 31'],
     ['a connection to the backend', round({}, 1), 'connections to the backend: 1'],
     ['a request', round({ requestsInFlight: 1 }), 'requests in flight: 1'],
-    ['two kilobytes for each caller', round({ heapBytes: 30e6 }), 'bytes of heap'],
+    ['a quarter of a kilobyte for each caller', round({ heapBytes: 21.25e6 }), 'bytes of heap'],
     ['buffers', round({ externalBytes: 20e6 }), 'bytes outside of the heap'],
     ['memory of the library', round({ residentBytes: 150e6 }), 'bytes resident'],
     ['a fault of its own', round({ unexpectedErrors: 1 }), 'unexpected errors: 1'],
