@@ -18,6 +18,7 @@ import { watchExposure } from './proxy/exposure.ts'
 import { createRuntime, type Runtime } from './runtime.ts'
 import type { CallerHandler } from './server/caller.ts'
 import type { RequestHandler } from './server/listener.ts'
+import { endSpending } from './spending.ts'
 import type { Log } from './telemetry/log.ts'
 import { createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { createTelemetry, type Telemetry } from './telemetry/telemetry.ts'
@@ -202,7 +203,10 @@ class Sidecar implements App {
     const leftMs = this.#expectEnd() + delayMs - performance.now()
     if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, leftMs))
     for (const tunnel of this.#context.tunnels) tunnel.close(1001)
+    // A spend under way is not given up because its caller left.
+    const spent = endSpending(this.#runtime.parts, timeout)
     const cut = await Promise.all([proxy?.listener.stop(timeout) ?? 0, helper?.listener.stop(timeout) ?? 0])
+    await spent
     await ops?.listener.stop(OPS_GRACE_MS)
     void this.#runtime.retire()
     await this.#context.egress.close()

@@ -17,6 +17,7 @@ import { createRotation } from './helper/rotation.ts'
 import type { Egress } from './issuer/egress.ts'
 import type { OpenIssuer, ProcessContext, RuntimeParts } from './parts.ts'
 import type { RequestHandler } from './server/listener.ts'
+import { createSpending } from './spending.ts'
 import type { AcceptedIssuer } from './token/issuers.ts'
 import { newRequestId } from './util/request-id.ts'
 import type { Shared } from './util/shared.ts'
@@ -53,7 +54,7 @@ export function createConfiguredHelper(
   if (clients.length === 0) return undefined
   return createHelperHandler({
     clients,
-    spender: parts.spender,
+    spending: createSpending(context, parts),
     release: createRelease({
       subjects: parts.subjects,
       waitMs: config.helper.validation_wait,
@@ -104,6 +105,8 @@ function toClient(parts: ClientParts): HelperClient {
     insecureHttp: issuer.settings.insecure_http,
     egress,
     timeoutMs,
+    replayWindowMs: settings.replay_window,
+    rateLimit: { perSecond: settings.rate_limit.per_second, burst: settings.rate_limit.burst },
     validation,
   }
 }

@@ -186,6 +186,13 @@ export const GRANT_CODES = Object.freeze({
   issuer_error: 'The issuer answered with a server error; the grant may be spent.',
   outcome_unknown: 'The connection to the issuer broke; the grant may be spent.',
   keys_unavailable: 'The keys of the issuer are not available; the grant was not spent.',
+  issuer_unavailable:
+    'The issuer failed several times in a row and is left alone for a moment; the grant was not spent.',
+  store_unavailable: 'The store that replicas share cannot be reached; the grant was not spent.',
+  rate_limited: 'More token requests for the client than its limit allows; the grant was not spent.',
+  refresh_token_not_sealed: 'The refresh token was not sealed here; it was not spent.',
+  refresh_token_seal_invalid:
+    'The sealed refresh token cannot be opened here, or is bound to another client or caller; it was not spent.',
   token_validation_failed: 'What the issuer returned did not pass validation; nothing of it was handed out.',
   tokens_not_validated:
     'The keys to validate what the issuer returned did not come in time; nothing of it was handed out, the grant is spent.',

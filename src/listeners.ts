@@ -68,6 +68,7 @@ function optionsOf(
       headerBytes: limits.header_bytes,
       headersTimeoutMs: limits.headers_timeout,
       keepAliveTimeoutMs: limits.keep_alive_timeout,
+      sendTimeoutMs: limits.send_timeout,
       connections: limits.connections,
     },
     newRequestId,

@@ -1,6 +1,8 @@
 import { digestFiles } from './config/files.ts'
 import type { Config } from './config/schema.ts'
+import type { Breaker } from './helper/breaker.ts'
 import type { RotationMemory } from './helper/rotation.ts'
+import type { RateLimiter } from './helper/rate-limit.ts'
 import type { Spender } from './helper/spend.ts'
 import type { Subjects } from './helper/subjects.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
@@ -10,6 +12,7 @@ import { createDial, type Dial } from './proxy/dial.ts'
 import { createHttp2Upstream } from './proxy/http2-upstream.ts'
 import type { OpenTunnels } from './proxy/tunnel.ts'
 import { createUpstream, type Upstream } from './proxy/upstream.ts'
+import type { Store } from './store/store.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
 import type { TokenVerifier } from './token/verifier.ts'
 import type { Clock } from './util/clock.ts'
@@ -31,14 +34,23 @@ export interface RuntimeParts {
   readonly issuers: readonly Shared<OpenIssuer>[]
   readonly upstream: Shared<Upstream>
   readonly verifier: Shared<TokenVerifier>
+  /** Absent when replicas share nothing. */
+  readonly store: Shared<Store> | undefined
   /** Always: a refresh token that is being spent must not be spent by the next runtime at the same time. */
-  readonly spender: Spender
+  readonly spending: KeptSpending
   /** Always: what the next runtime hands out must be about the same users. */
   readonly subjects: Subjects
   /** The doors of clients that show a certificate, by name of the client. */
   readonly certified: ReadonlyMap<string, Shared<Egress>>
   /** Always: what the secrets of clients were before they were rotated. */
   readonly secrets: RotationMemory
+}
+
+/** What knows of the spends of the whole process. */
+export interface KeptSpending {
+  readonly spender: Spender
+  readonly breaker: Breaker
+  readonly limiter: RateLimiter
 }
 
 /** An issuer with its keys. */
@@ -109,7 +121,7 @@ function openIssuer(settings: IssuerSettings, { egress: common, env, telemetry, 
  * Twice the longest `helper.timeout`, the longest `helper.validation_wait`, and a revocation: a spend under way does not
  * wait for its caller, and is not counted as a request.
  */
-const LONGEST_SPEND_MS = 480_000
+export const LONGEST_SPEND_MS = 480_000
 
 function closerOf({ egress: common, clock }: ProcessContext) {
   return ({ issuer, egress }: OpenIssuer): void => {
@@ -218,6 +230,7 @@ export function createPartsUse(parts: RuntimeParts): PartsUse {
 }
 
 /** Lets go of all parts at once. */
-export function releaseParts({ issuers, upstream, verifier, certified }: RuntimeParts): void {
+export function releaseParts({ issuers, upstream, verifier, certified, store }: RuntimeParts): void {
   for (const part of [...issuers, upstream, verifier, ...certified.values()]) part.release()
+  store?.release()
 }

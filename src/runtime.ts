@@ -4,7 +4,6 @@ import type { Config } from './config/schema.ts'
 import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
 import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
-import { createSpender } from './helper/spend.ts'
 import { createSubjects } from './helper/subjects.ts'
 import { createTokenReader } from './http/authorization.ts'
 import { createCorsFields, METHOD_OVERRIDES } from './http/cors.ts'
@@ -27,6 +26,7 @@ import { createTunnels } from './proxy/tunnel.ts'
 import { createProxyHandler } from './proxy/handler.ts'
 import type { CallerHandler } from './server/caller.ts'
 import type { RequestHandler } from './server/listener.ts'
+import { keepSpending, shareStore } from './spending.ts'
 import type { Expectation } from './token/claims.ts'
 import type { AcceptedIssuer } from './token/issuers.ts'
 import { createTokenVerifier, type TokenVerifier } from './token/verifier.ts'
@@ -63,14 +63,15 @@ export interface Runtime {
  * @throws ConfigError when a secret cannot be read
  */
 export function createRuntime(context: RuntimeContext, previous?: RuntimeParts): Runtime {
-  const { config, telemetry } = context
+  const { config } = context
   const issuers = config.issuers.map((settings) => createConfiguredIssuer(settings, context, previous))
   const toIdentity = createConfiguredEncoder(config)
   const parts: RuntimeParts = {
     issuers: issuers.map(({ open }) => open),
     upstream: shareUpstream(config, previous),
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
-    spender: previous?.spender ?? createSpender({ onCoalesced: telemetry.exchangeCoalesced }),
+    store: shareStore(context, previous),
+    spending: keepSpending(context, previous),
     subjects: previous?.subjects ?? createSubjects(),
     certified: shareCertified(config, context, previous),
     secrets: previous?.secrets ?? new Map(),
@@ -129,6 +130,7 @@ function connectRooms(
     show() {
       telemetry.watchIssuers(issuers.map(({ open }) => open.value.issuer))
       telemetry.watchTokenCache(verifier.status)
+      telemetry.watchStore(parts.store?.value.status)
     },
     retire: use.retire,
   }

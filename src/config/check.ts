@@ -3,6 +3,7 @@ import { checkEncodedField, checkIdentityFields, checkPrefix } from './check-ide
 import { checkIssuers } from './check-issuers.ts'
 import { checkHelperAddress, checkLoop, checkPorts, checkTrustedProxies } from './check-listen.ts'
 import { checkOverlaps, checkRules } from './check-rules.ts'
+import { checkSealing, checkStore } from './check-spending.ts'
 import type { Path } from './document.ts'
 import type { Config } from './schema.ts'
 
@@ -38,6 +39,8 @@ const CHECKS: readonly (readonly [Check, readonly string[]])[] = [
 const CHECKS_OF_WHOLE: readonly (readonly [Check, readonly string[]])[] = [
   [checkClientIssuers, ['helper.clients', 'issuers']],
   [checkUpstreamTls, ['upstream']],
+  [checkStore, ['helper.store']],
+  [checkSealing, ['helper.sealing']],
 ]
 
 /**

@@ -8,6 +8,7 @@ export const FILES = {
   upstream: ['ca_file', 'certificate_file', 'key_file'],
   tls: ['certificate_file', 'key_file', 'client_ca_file'],
   clients: ['key_file', 'certificate_file'],
+  redis: ['ca_file', 'certificate_file', 'key_file'],
 } as const
 
 /**
@@ -24,11 +25,33 @@ export function complete(parsed: Groups, file: string | undefined): object {
     ...(upstream && { upstream: withAbsolute(upstream, FILES.upstream, base) }),
     ...(listen?.tls && { listen: { ...listen, tls: withAbsolute(listen.tls, FILES.tls, base) } }),
     ...(identity?.headers && { identity: { ...identity, headers: identity.headers.map(inLowerCase) } }),
-    ...(helper?.clients && { helper: { ...helper, clients: withAbsoluteFiles(helper.clients, base) } }),
+    ...(helper && { helper: completeHelper(helper, base) }),
   }
 }
 
-type Clients = ParsedConfig['helper']['clients']
+type Helper = ParsedConfig['helper']
+type Clients = Helper['clients']
+
+function completeHelper(helper: Partial<Helper>, base: string): Partial<Helper> {
+  const { clients, store, sealing } = helper
+  return {
+    ...helper,
+    ...(clients && { clients: withAbsoluteFiles(clients, base) }),
+    ...(store?.redis && { store: { ...store, redis: completeRedis(store.redis, base) } }),
+    ...(sealing?.key_files && {
+      sealing: { ...sealing, key_files: sealing.key_files.map((file) => resolve(base, file)) },
+    }),
+  }
+}
+
+function completeRedis(redis: NonNullable<Helper['store']>['redis'], base: string) {
+  const { password } = redis
+  const isFile = password !== undefined && 'file' in password
+  return {
+    ...withAbsolute(redis, FILES.redis, base),
+    ...(isFile && { password: { file: resolve(base, password.file) } }),
+  }
+}
 
 function withAbsoluteFiles(clients: Clients, base: string): Clients {
   return Object.fromEntries(

@@ -5,20 +5,23 @@ import { ConfigError, type Problem } from '../errors.ts'
 import type { Fault } from './check.ts'
 import type { Path } from './document.ts'
 import type { Environment } from './env.ts'
+import type { SecretReference } from './fields.ts'
 import { FILES } from './complete.ts'
 import { inOrder, type LoadedConfig } from './load.ts'
 import type { Config } from './schema.ts'
+import { readSealingKey } from './sealing-keys.ts'
 import { readSecret } from './secrets.ts'
 
 /**
- * The files that a configuration names, as absolute paths: every text under a key that is `file` or ends in `_file`,
- * which is how such settings are called.
+ * The files that a configuration names, as absolute paths: every text under a key that is `file` or ends in `_file`, and
+ * every one of a list under a key that ends in `_files`, which is how such settings are called.
  */
 export function referencedFiles(value: unknown): string[] {
   if (typeof value !== 'object' || value === null) return []
-  return Object.entries(value).flatMap(([key, member]) =>
-    typeof member === 'string' && isFileKey(key) ? [member] : referencedFiles(member),
-  )
+  return Object.entries(value).flatMap(([key, member]) => {
+    if (typeof member === 'string' && isFileKey(key)) return [member]
+    return key.endsWith('_files') && Array.isArray(member) ? (member as string[]) : referencedFiles(member)
+  })
 }
 
 function isFileKey(key: string): boolean {
@@ -52,6 +55,23 @@ export function filesOf({ issuers, upstream, listen, helper }: Config): { path: 
     ...Object.entries(helper.clients).flatMap(([name, client]) =>
       named(client, FILES.clients, ['helper', 'clients', name]),
     ),
+    ...named(helper.store?.redis, FILES.redis, ['helper', 'store', 'redis']),
+  ]
+}
+
+/** Every setting that says where a secret is, with what reads it. */
+function secretsOf({ helper }: Config, env: Environment): { path: Path; read: () => unknown }[] {
+  const at = (path: Path, reference: SecretReference | undefined) =>
+    reference === undefined ? [] : [{ path, read: () => readSecret(reference, env) }]
+  return [
+    ...Object.entries(helper.clients).flatMap(([name, { client_secret: secret }]) =>
+      at(['helper', 'clients', name, 'client_secret'], secret),
+    ),
+    ...at(['helper', 'store', 'redis', 'password'], helper.store?.redis.password),
+    ...(helper.sealing?.key_files ?? []).map((file, i) => ({
+      path: ['helper', 'sealing', 'key_files', i],
+      read: () => readSealingKey(file),
+    })),
   ]
 }
 
@@ -76,12 +96,11 @@ export function checkFiles({ config, locate }: LoadedConfig, env: Environment): 
     if (reason !== undefined) problems.push(locate({ path, problem }))
   }
   if (problems.length === 0) problems.push(...checkCertificates(config).map(locate))
-  for (const [name, { client_secret: secret }] of Object.entries(config.helper.clients)) {
+  for (const { path, read } of secretsOf(config, env)) {
     try {
-      if (secret !== undefined) readSecret(secret, env)
+      read()
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error
-      const path = ['helper', 'clients', name, 'client_secret']
       problems.push(...error.problems.map(({ source, problem }) => locate({ path, problem: `${source}: ${problem}` })))
     }
   }
@@ -90,7 +109,9 @@ export function checkFiles({ config, locate }: LoadedConfig, env: Environment): 
 
 /** Certificates with their keys, and authorities: what cannot make up a TLS context would fail every connection. */
 function checkCertificates({ listen: { tls }, upstream, helper }: Config): Fault[] {
+  const redis = helper.store?.redis
   return [
+    ...(redis === undefined ? [] : checkContext(['helper', 'store', 'redis'], redis, redis.ca_file)),
     ...Object.entries(helper.clients).flatMap(([name, client]) =>
       client.client_authentication === 'private_key_jwt'
         ? checkPrivateKey(['helper', 'clients', name, 'key_file'], client.key_file)

@@ -9,6 +9,7 @@ const FIXED_LIMITS = [
   'header_bytes',
   'headers_timeout',
   'keep_alive_timeout',
+  'send_timeout',
   'connections',
   'concurrent_streams',
 ] as const

@@ -2,6 +2,7 @@
 import * as v from 'valibot'
 import { duration, list, oneOf, pattern, secret, section, text, url } from './fields.ts'
 import { name } from './names.ts'
+import { sealing, spending, store } from './spending-settings.ts'
 
 /** The grants that the helper knows, by the names of the configuration, the log and the metrics. */
 const GRANTS = ['refresh_token', 'authorization_code', 'device_code', 'client_credentials', 'token_exchange'] as const
@@ -119,6 +120,7 @@ const client = section('An OAuth client whose grants the helper spends.', {
   ...authentication,
   ...allowed,
   ...validation,
+  ...spending,
   ...endpoints,
 })
 
@@ -134,4 +136,6 @@ export const helper = section('The token helper. Off unless a client is configur
     ),
     '30s',
   ),
+  store: v.optional(store),
+  sealing: v.optional(sealing),
 })

@@ -71,6 +71,10 @@ export const limits = section('Limits on what callers may send.', {
     ),
     '60s',
   ),
+  send_timeout: v.optional(
+    duration('How long a caller may take nothing of its response; then it is cut.', '1s', '24h'),
+    '60s',
+  ),
   requests_in_flight: v.optional(
     count('Most requests served at a time; further ones get 503 with Retry-After.', 1, 1_000_000),
     2048,

@@ -7,6 +7,7 @@ import type { Clock } from '../util/clock.ts'
 import type { ClientAuthentication } from './client-authentication.ts'
 import type { GrantName } from './grants.ts'
 import { invalidRequest } from './grant-errors.ts'
+import type { RateLimit } from './rate-limit.ts'
 import type { TokenRequest } from './request.ts'
 
 /** An endpoint of the issuer, by its name in the metadata (RFC 8414 §2, RFC 8628 §4). */
@@ -45,6 +46,9 @@ export interface HelperClient {
   readonly egress: Egress
   /** For one request to the issuer, in milliseconds. */
   readonly timeoutMs: number
+  /** How long a spent grant is answered again for the same request of the same caller, in milliseconds. */
+  readonly replayWindowMs: number
+  readonly rateLimit: RateLimit
   readonly validation: Validation
 }
 

@@ -3,7 +3,8 @@ import type { Caller } from './caller.ts'
 import type { HelperClient } from './clients.ts'
 import type { GrantRequest } from './grants.ts'
 import type { Release } from './release.ts'
-import type { Spender } from './spend.ts'
+import type { SealBinding } from './seal.ts'
+import { bind, openRefreshToken, sealTokens, type SharedAnswer, type Spending } from './spending.ts'
 import { requestTokens } from './token-endpoint.ts'
 import { requireKeys } from './warm-keys.ts'
 
@@ -11,49 +12,60 @@ export interface Exchange {
   readonly client: HelperClient
   readonly caller: Caller
   readonly grant: GrantRequest
+  /** Called when the answer is one that was got for another request. */
+  readonly onShared: (by: SharedAnswer) => void
 }
 
 export interface ExchangeTools {
-  readonly spender: Spender
+  readonly spending: Spending
   readonly release: Release
 }
 
 /**
- * Turns a grant into tokens: spent once, whoever else asks for the same, and validated before anybody sees them.
+ * Turns a grant into tokens: spent once, whoever else asks for the same, validated before anybody sees them, and sealed for
+ * the caller.
  *
  * @throws GrantError
  */
-export async function exchange(
-  { client, caller, grant }: Exchange,
-  { spender, release }: ExchangeTools,
-): Promise<TokenEndpointResponse> {
-  const response = await spendOnce({ client, caller, grant }, { spender, release })
+export async function exchange(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {
+  const { spending, release } = tools
+  const { client } = request
+  const binding = bind(client, request.caller)
+  const grant = await openGrant(request.grant, binding, spending)
+  const response = await spendOnce({ ...request, grant }, tools)
   // By each caller for itself: what one of them knows about the grant must not make it another one to spend.
   if (grant.type === 'refresh_token') release.compare({ client, grant, response }, grant.subject)
-  return response
+  return sealTokens(response, binding, spending)
 }
 
-function spendOnce(
-  { client, caller, grant }: Exchange,
-  { spender, release }: ExchangeTools,
-): Promise<TokenEndpointResponse> {
-  const run = () => spendNow({ client, caller, grant }, release)
+async function openGrant(grant: GrantRequest, binding: SealBinding, spending: Spending): Promise<GrantRequest> {
+  if (grant.type !== 'refresh_token') return grant
+  return { ...grant, refreshToken: await openRefreshToken(grant.refreshToken, binding, spending) }
+}
+
+function spendOnce(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {
+  const { client, caller, grant, onShared } = request
+  const run = () => spendNow(request, tools)
   const credential = toCredential(grant)
   if (credential === undefined) return run()
   const { secret, ...parameters } = credential
-  return spender.spend({
+  return tools.spending.spend({
     client: client.name,
     caller: caller.name,
     credential: secret,
     parameters,
-    replayWindowMs: 0,
+    replayWindowMs: client.replayWindowMs,
     run,
+    onShared,
   })
 }
 
-async function spendNow({ client, grant }: Exchange, release: Release): Promise<TokenEndpointResponse> {
+async function spendNow(
+  { client, grant }: Exchange,
+  { spending, release }: ExchangeTools,
+): Promise<TokenEndpointResponse> {
   await requireKeys(client)
-  const response = await requestTokens(client, grant)
+  const response = await spending.breaker.run(client.issuer.name, () => requestTokens(client, grant))
   await release.check({ client, grant, response })
   return response
 }

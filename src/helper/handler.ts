@@ -6,6 +6,7 @@ import { exchange, type ExchangeTools } from './exchange.ts'
 import { internalError, invalidRequest } from './grant-errors.ts'
 import { readGrant, readGrantName, type GrantName } from './grants.ts'
 import { readTokenRequest, type TokenRequest } from './request.ts'
+import type { SharedAnswer } from './spending.ts'
 
 export interface HelperOutcome {
   readonly requestId: string
@@ -17,6 +18,8 @@ export interface HelperOutcome {
   readonly status: number
   readonly durationMs: number
   readonly detail: Detail | undefined
+  /** How, when the answer is one that was got for another request. */
+  readonly shared: SharedAnswer | undefined
 }
 
 export interface HelperHandlerOptions extends ExchangeTools {
@@ -29,7 +32,7 @@ export interface HelperHandlerOptions extends ExchangeTools {
 }
 
 /** What is known of a request so far, for its one log line. */
-type Progress = { -readonly [P in 'client' | 'grant']: HelperOutcome[P] }
+type Progress = { -readonly [P in 'client' | 'grant' | 'shared']: HelperOutcome[P] }
 
 /** A request that was read: who asks, in the name of which client, for what. */
 interface Call {
@@ -60,7 +63,7 @@ export function createHelperHandler(
   return (request, response, expectsContinue = false) => {
     const startedMs = performance.now()
     const requestId = options.newRequestId()
-    const progress: Progress = { client: 'none', grant: 'other' }
+    const progress: Progress = { client: 'none', grant: 'other', shared: undefined }
     const finish = (code: GrantCode | 'ok', status: number, detail?: Detail) =>
       options.record({ requestId, ...progress, code, status, durationMs: performance.now() - startedMs, detail })
     response.on('error', () => undefined)
@@ -92,6 +95,7 @@ async function perform(
   const tokenRequest = await readTokenRequest(request)
   const client = selectClient(tokenRequest, options.clients)
   progress.client = client.name
+  options.spending.limiter.check(client.name, client.rateLimit)
   return operation({ caller: { name: 'local' }, client, request: tokenRequest, progress }, options)
 }
 
@@ -107,7 +111,8 @@ function findOperation({ method, url = '' }: IncomingMessage): Operation {
 
 async function handOutTokens({ caller, client, request, progress }: Call, tools: HelperHandlerOptions) {
   progress.grant = readGrantName(request) ?? 'other'
-  return { ...(await exchange({ client, caller, grant: readGrant(request, client) }, tools)) }
+  const onShared = (by: SharedAnswer) => void (progress.shared = by)
+  return { ...(await exchange({ client, caller, grant: readGrant(request, client), onShared }, tools)) }
 }
 
 /** `code` beside the members of RFC 6749 §5.2 is the same word as in the log and the metrics. */

@@ -75,12 +75,13 @@ function decode(path: string): string {
 }
 
 /**
- * A decoded path as the most lenient backend reads it: without regard to letter case, without path parameters
- * (`;…` in a segment), without what a second parse would take for a query or fragment, repeated slashes as one, and no
- * slash at the end.
+ * A decoded path as the most lenient backend reads it: without regard to letter case or to the width and form of
+ * characters (Unicode NFKC), without path parameters (`;…` in a segment), without what a second parse would take for a
+ * query or fragment, repeated slashes as one, and no slash at the end.
  */
 export function foldPath(path: string): string {
-  let folded = path
+  // A dotless i is one in upper case alone.
+  let folded = /[\x80-\uffff]/.test(path) ? path.normalize('NFKC').toUpperCase() : path
   if (/[?#;]|\/\//.test(folded)) {
     folded = folded
       .replace(/[?#].*$/s, '')

@@ -29,17 +29,22 @@ export class Http2Call implements CallerRequest, CallerResponse {
   #headersSent = false
   #ended = false
   #onClose: (() => void) | undefined = undefined
+  /** While the peer is waited for to take more of the response. */
+  #sending: NodeJS.Timeout | undefined = undefined
+  readonly #sendTimeoutMs: number
 
-  constructor(stream: ServerHttp2Stream, head: RequestHead, socket: Socket) {
+  constructor(stream: ServerHttp2Stream, head: RequestHead, socket: Socket, sendTimeoutMs: number) {
     this.method = head.method
     this.url = head.target
     this.rawHeaders = head.fields
     this.socket = socket
     this.#stream = stream
+    this.#sendTimeoutMs = sendTimeoutMs
     this.#stream[CALL] = this
     // A caller that resets a stream is gone at once, even if nobody is reading what it sent before.
     stream.on('aborted', endStream)
     stream.on('end', endIfClosed)
+    stream.on('close', stopTimer)
     if (!stream.endAfterHeaders) stream.on('trailers', takeTrailers)
   }
 
@@ -113,7 +118,10 @@ export class Http2Call implements CallerRequest, CallerResponse {
     this.#respond(false)
     const stream = this.#stream
     // The response to a HEAD, a 204 or a 304 ended with its header.
-    return chunk.length === 0 || stream.writableEnded || stream.destroyed || stream.write(chunk, encoding)
+    if (chunk.length === 0 || stream.writableEnded || stream.destroyed) return true
+    const more = stream.write(chunk, encoding)
+    if (!more) this.#awaitPeer()
+    return more
   }
 
   addTrailers(fields: [string, string][]): void {
@@ -130,6 +138,7 @@ export class Http2Call implements CallerRequest, CallerResponse {
       if (chunk.length === 0) stream.end()
       else stream.end(chunk, encoding)
     }
+    this.#awaitPeer()
     if (!isSending(stream)) return
     // Left alone, the library would reset the stream of a body that nobody has begun to read, and at once.
     if (stream.readableFlowing === null) stream.resume()
@@ -138,6 +147,19 @@ export class Http2Call implements CallerRequest, CallerResponse {
 
   destroy(): void {
     this.#stream.destroy(CUT)
+  }
+
+  /** The peer took what there was. */
+  relax(): void {
+    clearTimeout(this.#sending)
+    this.#sending = undefined
+  }
+
+  /** Windows that stay shut would keep the request in flight, and its connection to the upstream. */
+  #awaitPeer(): void {
+    if (this.#sending !== undefined) return
+    this.#sending = setTimeout(cut, this.#sendTimeoutMs, this)
+    if (!this.#ended) this.#stream.once('drain', stopTimer)
   }
 
   #respond(isLast: boolean): void {
@@ -184,6 +206,14 @@ function endRequest(this: Stream): void {
     if (this.closed) this.destroy()
     else this.close(constants.NGHTTP2_NO_ERROR)
   }, LINGER_MS).unref()
+}
+
+function cut(call: Http2Call): void {
+  call.destroy()
+}
+
+function stopTimer(this: Stream): void {
+  this[CALL]?.relax()
 }
 
 function endStream(this: ServerHttp2Stream): void {

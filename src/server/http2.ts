@@ -14,6 +14,8 @@ export interface Http2Limits {
   readonly concurrentStreams: number
   /** How long a connection without requests is kept, in milliseconds. */
   readonly keepAliveTimeoutMs: number
+  /** How long a peer may take nothing of one response, in milliseconds. */
+  readonly sendTimeoutMs: number
 }
 
 export interface Http2Options {
@@ -153,7 +155,7 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
 
   const serve = (stream: ServerHttp2Stream, raw: string[], socket: Socket) => {
     const head = readHttp2Request(raw, stream.endAfterHeaders, limits.headerBytes)
-    const call = new Http2Call(stream, head, socket)
+    const call = new Http2Call(stream, head, socket, limits.sendTimeoutMs)
     const { count, value } = findField(head.fields, 'expect')
     handle(call, call, count === 1 && value?.toLowerCase() === '100-continue', head.fault)
   }

@@ -10,6 +10,7 @@ import type { CallerHandler } from './caller.ts'
 import { createHttp2Connections, type Http2Connections } from './http2.ts'
 import { isAbort, toRefusalCode } from './parse-error.ts'
 import { divertHttp2, type Undecided } from './preface.ts'
+import { cutIdleReaders } from './readers.ts'
 import type { TlsSource } from './tls.ts'
 import { linger, prepareUpgrade, whenSent } from './upgrade.ts'
 
@@ -26,6 +27,8 @@ export interface ListenerLimits {
   readonly headersTimeoutMs: number
   /** How long an idle connection is kept, in milliseconds. */
   readonly keepAliveTimeoutMs: number
+  /** How long a caller may take nothing of its response, in milliseconds. */
+  readonly sendTimeoutMs: number
   /** Most connections; further ones are closed at once. */
   readonly connections: number
 }
@@ -151,6 +154,7 @@ export function createListener(options: ListenerOptions): Listener {
     connections.add(socket)
     socket.on('close', () => connections.delete(socket))
   })
+  server.on('close', cutIdleReaders(connections, limits.sendTimeoutMs))
   server.maxConnections = limits.connections
   server.on('drop', options.onDropped)
   // Fields past a maximum would vanish unseen; the limit is on bytes instead.
@@ -232,6 +236,7 @@ function createHttp2({ http2, limits, onUnreadable, newRequestId }: ListenerOpti
     limits: {
       headerBytes: limits.headerBytes,
       keepAliveTimeoutMs: limits.keepAliveTimeoutMs,
+      sendTimeoutMs: limits.sendTimeoutMs,
       concurrentStreams: http2.concurrentStreams,
     },
     handle: http2.handle,

@@ -83,7 +83,38 @@ export const METRICS: readonly MetricDescription[] = [
     'counter',
     'bearward_helper_coalesced_total',
     ['client'],
-    'Token requests answered from an exchange that was already under way.',
+    'Token requests answered from an exchange that was already under way, here or at another replica.',
+  ),
+  describe(
+    'counter',
+    'bearward_helper_replayed_total',
+    ['client'],
+    'Token requests answered from an exchange that was over already, within the replay window.',
+  ),
+  describe(
+    'counter',
+    'bearward_helper_unshared_total',
+    ['client'],
+    'Grants spent while the store could not be used, so that another replica may have spent them, too.',
+  ),
+  describe(
+    'counter',
+    'bearward_helper_sealed_total',
+    ['client', 'operation'],
+    'Refresh tokens sealed ("seal"), opened ("open"), and refused because they could not be opened ("refuse").',
+  ),
+  describe(
+    'gauge',
+    'bearward_helper_breaker_state',
+    ['issuer', 'state'],
+    '1 for the state of the circuit breaker of an issuer that was left alone at least once: "closed" (asked), "open" (left ' +
+      'alone) or "half_open" (tried by one request).',
+  ),
+  describe(
+    'gauge',
+    'bearward_store_state',
+    ['state'],
+    '1 for the state of the store that replicas share: "ready" or "unavailable". Absent when none is configured.',
   ),
   describe(
     'counter',

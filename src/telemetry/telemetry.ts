@@ -37,7 +37,11 @@ export interface ExchangeFinished {
   readonly status: number
   readonly durationMs: number
   readonly detail: Detail | undefined
+  readonly shared: 'coalesced' | 'replayed' | undefined
 }
+
+const BREAKER_STATES = ['closed', 'open', 'half_open'] as const
+const STORE_STATES = ['ready', 'unavailable'] as const
 
 /** What the helper made of an answer of an issuer. */
 export interface AnswerValidated {
@@ -68,6 +72,12 @@ export interface Telemetry {
   readonly keysFetched: (issuer: string, event: KeysFetched) => void
   readonly exchangeFinished: (outcome: ExchangeFinished) => void
   readonly exchangeCoalesced: (client: string) => void
+  readonly exchangeReplayed: (client: string) => void
+  readonly exchangeUnshared: (client: string) => void
+  readonly refreshTokenSealed: (client: string, operation: 'seal' | 'open' | 'refuse') => void
+  readonly breakerChanged: (issuer: string, state: (typeof BREAKER_STATES)[number]) => void
+  /** The store became usable, or stopped being so for a reason. */
+  readonly storeChanged: (fault: string | undefined, onFailure: 'local' | 'refuse') => void
   /** An answer of an issuer was validated, or was not. */
   readonly answerValidated: (outcome: AnswerValidated) => void
   /** The refresh token of an answer that was refused was revoked, or was not for this reason. */
@@ -78,12 +88,15 @@ export interface Telemetry {
   /** These are the issuers from now on. */
   readonly watchIssuers: (issuers: readonly WatchedIssuer[]) => void
   readonly watchTokenCache: (status: TokenCacheStatus) => void
+  /** This is the store that replicas share from now on; none for `undefined`. */
+  readonly watchStore: (status: StoreStatus | undefined) => void
   /** The configuration was loaded, at this time in milliseconds since the Unix epoch. */
   readonly configLoaded: (atMs: number) => void
   /** A changed configuration was taken into use, or was not for these reasons. */
   readonly reloaded: (problems: readonly string[]) => void
 }
 
+type StoreStatus = () => { readonly state: string }
 type TokenCacheStatus = () => { readonly entries: number; readonly bytes: number }
 
 export interface TelemetryOptions {
@@ -102,9 +115,12 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
   const presented = { hit: 0, miss: 0 }
   let issuers: readonly WatchedIssuer[] = []
   let tokenCache: TokenCacheStatus | undefined
+  let store: StoreStatus | undefined
+  const leftAlone = new Set<string>()
   metrics.onScrape(() => {
     setIssuers(metrics, issuers)
     setTokenCache(metrics, tokenCache)
+    setStore(metrics, store)
     metrics.set('bearward_requests_in_flight', inFlight)
     const dropped = log.droppedLines()
     metrics.count('bearward_log_lines_dropped_total', {}, dropped - droppedBefore)
@@ -150,7 +166,7 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
       else writeKeysFailure(log, issuer, event, clip(describeFetchError(event.error)))
     },
 
-    exchangeFinished({ requestId, client, grant, code, status, durationMs, detail }) {
+    exchangeFinished({ requestId, client, grant, code, status, durationMs, detail, shared }) {
       metrics.count('bearward_helper_exchanges_total', { client, grant, code })
       const write = status >= 500 ? log.warn : log.info
       write('exchange', {
@@ -159,12 +175,32 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
         grant,
         code,
         status,
+        shared,
         duration_ms: Math.round(durationMs * 1000) / 1000,
         detail: detail === undefined ? undefined : clipDetail(detail),
       })
     },
 
     exchangeCoalesced: (client) => metrics.count('bearward_helper_coalesced_total', { client }),
+    exchangeReplayed: (client) => metrics.count('bearward_helper_replayed_total', { client }),
+    exchangeUnshared: (client) => metrics.count('bearward_helper_unshared_total', { client }),
+    refreshTokenSealed: (client, operation) => metrics.count('bearward_helper_sealed_total', { client, operation }),
+
+    breakerChanged(issuer, state) {
+      for (const one of BREAKER_STATES) {
+        metrics.set('bearward_helper_breaker_state', one === state ? 1 : 0, { issuer, state: one })
+      }
+      // It is tried and left alone again and again: said once.
+      const write = state === 'open' && !leftAlone.has(issuer) ? log.warn : state === 'closed' ? log.info : log.debug
+      write(BREAKER_LINES[state], { issuer })
+      if (state === 'closed') leftAlone.delete(issuer)
+      else leftAlone.add(issuer)
+    },
+
+    storeChanged(fault, onFailure) {
+      if (fault === undefined) log.info('the store can be used')
+      else log.warn(`the store cannot be used; ${STORE_FAILURE[onFailure]}`, { reason: clip(fault) })
+    },
 
     answerValidated({ client, grant, result, heldMs, validated, detail }) {
       metrics.count('bearward_helper_validations_total', { client, result })
@@ -204,6 +240,7 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
 
     watchIssuers: (current) => void (issuers = current),
     watchTokenCache: (status) => void (tokenCache = status),
+    watchStore: (status) => void (store = status),
 
     configLoaded(atMs) {
       metrics.set('bearward_config_loaded_timestamp_seconds', atMs / 1000)
@@ -220,6 +257,17 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     },
   }
 }
+
+const BREAKER_LINES = {
+  open: 'the issuer fails and is left alone; grants are refused unspent',
+  half_open: 'the issuer is tried again',
+  closed: 'the issuer answers again',
+} as const
+
+const STORE_FAILURE = {
+  local: 'until it can, grants are spent without it, and another replica may spend the same ones, too',
+  refuse: 'until it can, grants are refused unspent',
+} as const
 
 /** One log line is not the place for more. */
 const MAX_PROBLEMS = 20
@@ -241,6 +289,15 @@ function setTokenCache(metrics: Metrics, status: TokenCacheStatus | undefined): 
   const { entries, bytes } = status()
   metrics.set('bearward_token_cache_entries', entries)
   metrics.set('bearward_token_cache_bytes', bytes)
+}
+
+function setStore(metrics: Metrics, status: StoreStatus | undefined): void {
+  metrics.clear('bearward_store_state')
+  if (status === undefined) return
+  const isReady = status().state === 'ready'
+  for (const state of STORE_STATES) {
+    metrics.set('bearward_store_state', (state === 'ready') === isReady ? 1 : 0, { state })
+  }
 }
 
 type KeysLoaded = Extract<KeysFetched, { ok: true }>

@@ -130,10 +130,13 @@ export function renderChartSchema(): Promise<string> {
   return pretty(JSON.stringify({ ...written, definitions: { config: forHelm(SETTINGS.json) } }, null, 2), 'json')
 }
 
-/** Without the patterns that Helm cannot read: RE2 knows no assertions about what is around. The program checks them. */
+/** What RE2, and so Helm, cannot read: assertions about what is around, and more than a thousand repetitions. */
+const NOT_RE2 = /\(\?<?[=!]|\{(\d+,)?\d{4,}\}/
+
+/** Without the patterns that Helm cannot read; the program checks them. */
 function forHelm(schema: Json): Json {
   const text = JSON.stringify(schema, (key, value: unknown) =>
-    key === 'pattern' && typeof value === 'string' && /\(\?<?[=!]/.test(value) ? undefined : value,
+    key === 'pattern' && typeof value === 'string' && NOT_RE2.test(value) ? undefined : value,
   )
   return JSON.parse(text) as Json
 }

@@ -5,7 +5,8 @@ import Provider from 'oidc-provider'
 import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js'
 import { createSigningKey, signJwt, type Alg, type SigningKey } from './signer.ts'
 
-export type FailureMode = '500' | 'hang' | 'reset' | 'html' | 'empty'
+/** `lost`: the request is served in full, and its answer never arrives. */
+export type FailureMode = '500' | 'hang' | 'reset' | 'html' | 'empty' | 'lost'
 type Endpoint = 'token' | 'jwks' | 'discovery'
 
 export interface AuthorizationServerOptions {
@@ -124,7 +125,8 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
     if (endpoint !== undefined) requests[endpoint] += 1
     if (endpoint === 'token' && delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs))
     const mode = endpoint === undefined ? undefined : failures.get(endpoint)
-    if (mode !== undefined) return misbehave(mode, response)
+    if (mode === 'lost') loseAnswer(response)
+    else if (mode !== undefined) return misbehave(mode, response)
     if (options.development === true && path.startsWith('/dev/')) return serveDevelopment(path, response)
     if (endpoint === 'token' && change !== undefined) tamperWith(response, change)
     provider.callback()(request, response)
@@ -256,7 +258,11 @@ function tamperWith(
   }) as ServerResponse['end']
 }
 
-function misbehave(mode: FailureMode, response: ServerResponse): void {
+function loseAnswer(response: ServerResponse): void {
+  response.end = () => response.destroy()
+}
+
+function misbehave(mode: Exclude<FailureMode, 'lost'>, response: ServerResponse): void {
   switch (mode) {
     case '500':
       response.writeHead(500, { 'content-type': 'text/plain' }).end('broken')

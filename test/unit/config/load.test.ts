@@ -89,13 +89,14 @@ describe('the smallest file', () => {
       connections: 10_000,
       header_count: 128,
       requests_in_flight: 2048,
+      send_timeout: 60_000,
       headers_timeout: 15_000,
       keep_alive_timeout: 75_000,
       concurrent_streams: 256,
       token_cache_entries: 10_000,
       token_cache_bytes: 33_554_432,
     })
-    expect(config.helper).toEqual({ clients: {}, timeout: 10_000 })
+    expect(config.helper).toEqual({ clients: {}, timeout: 10_000, validation_wait: 30_000 })
     expect(config.drain).toEqual({ delay: 5_000, timeout: 20_000 })
     expect(config.telemetry).toEqual({ log_level: 'info', access_log: true })
   })

@@ -100,6 +100,10 @@ describe('the readings of a path', () => {
     ['/a#b', '/a'],
     ['/', '/'],
     ['//', '/'],
+    ['/Ａdmin', '/admin'],
+    ['/admın', '/admin'],
+    ['/．．／admin', '/../admin'],
+    ['/straße', '/strasse'],
   ])('fold %s to %s', (path, folded) => {
     expect(foldPath(path)).toBe(folded)
   })
