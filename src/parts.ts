@@ -1,6 +1,7 @@
 import { digestFiles } from './config/files.ts'
 import type { Config } from './config/schema.ts'
 import type { Breaker } from './helper/breaker.ts'
+import type { ExchangeMemory } from './helper/exchange.ts'
 import type { RotationMemory } from './helper/rotation.ts'
 import type { RateLimiter } from './helper/rate-limit.ts'
 import type { Spender } from './helper/spend.ts'
@@ -27,6 +28,8 @@ export interface ProcessContext {
   /** The WebSockets that are open, whichever runtime opened them. */
   readonly tunnels: OpenTunnels
   readonly clock: Clock
+  /** No more requests are accepted. */
+  readonly ending: AbortSignal
 }
 
 /** What a runtime hands on to the next one, as far as that is configured the same. */
@@ -38,6 +41,8 @@ export interface RuntimeParts {
   readonly store: Shared<Store> | undefined
   /** Always: a refresh token that is being spent must not be spent by the next runtime at the same time. */
   readonly spending: KeptSpending
+  /** Always: intervals are kept, and tokens are good, whatever is configured next. */
+  readonly exchanges: ExchangeMemory
   /** Always: what the next runtime hands out must be about the same users. */
   readonly subjects: Subjects
   /** The doors of clients that show a certificate, by name of the client. */
