@@ -92,7 +92,7 @@ export function createHelperHandler(
   }
 }
 
-async function perform(visit: Visit, options: HelperHandlerOptions): Promise<Body | undefined> {
+async function perform(visit: Visit, options: HelperHandlerOptions): Promise<Body> {
   const { request, response, expectsContinue, progress } = visit
   refuseBrowsers(request, options.loopbackOnly)
   const [path = '', query] = (request.url ?? '').split('?', 2)
@@ -156,19 +156,19 @@ function toErrorBody({ error, description, members, code }: GrantError): Body {
 
 interface Reply {
   readonly status: number
-  readonly body: Body | undefined
+  readonly body: Body
   readonly headers?: Readonly<Record<string, string>> | undefined
 }
 
 function answer(request: IncomingMessage, response: ServerResponse, { status, body, headers }: Reply): void {
   if (response.destroyed) return
-  const text = body === undefined ? '' : JSON.stringify(body)
+  const text = JSON.stringify(body)
   // What was not read of a request must not be taken for the next one.
   if (!request.complete) response.shouldKeepAlive = false
   response.writeHead(status, {
     ...headers,
     ...NO_STORE,
-    ...(body !== undefined && { 'content-type': 'application/json' }),
+    'content-type': 'application/json',
     'content-length': Buffer.byteLength(text),
   })
   response.end(text)

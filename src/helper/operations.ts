@@ -25,8 +25,8 @@ export interface Call {
 /** One endpoint. */
 export interface Operation {
   readonly subject: (request: TokenRequest) => Subject
-  /** The body of the answer; nothing for an answer without one. Throws GrantError. */
-  readonly run: (call: Call, tools: ExchangeTools) => Promise<Readonly<Record<string, unknown>> | undefined>
+  /** The body of the answer. Throws GrantError. */
+  readonly run: (call: Call, tools: ExchangeTools) => Promise<Readonly<Record<string, unknown>>>
 }
 
 const token: Operation = {
@@ -54,7 +54,8 @@ const revocation: Operation = {
     const isSealable = hint !== 'access_token'
     const token = isSealable ? await openRefreshToken(value, bind(client, caller), spending) : value
     await revokeToken(client, token, hint)
-    return undefined
+    // RFC 7009 §2.2 leaves the body open, and some libraries insist on JSON.
+    return {}
   },
 }
 
