@@ -72,6 +72,8 @@ export interface Telemetry {
   readonly keysFetched: (issuer: string, event: KeysFetched) => void
   readonly exchangeFinished: (outcome: ExchangeFinished) => void
   readonly exchangeCoalesced: (client: string) => void
+  /** Tokens that a client got for itself could not be renewed ahead of their end. */
+  readonly renewalFailed: (client: string, code: string) => void
   readonly exchangeReplayed: (client: string) => void
   readonly exchangeUnshared: (client: string) => void
   readonly refreshTokenSealed: (client: string, operation: 'seal' | 'open' | 'refuse') => void
@@ -200,6 +202,10 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     storeChanged(fault, onFailure) {
       if (fault === undefined) log.info('the store can be used')
       else log.warn(`the store cannot be used; ${STORE_FAILURE[onFailure]}`, { reason: clip(fault) })
+    },
+
+    renewalFailed(client, code) {
+      log.warn('the token of a client could not be renewed yet; the old one is used on', { client, code })
     },
 
     answerValidated({ client, grant, result, heldMs, validated, detail }) {
