@@ -8,6 +8,7 @@ import type { Spender } from './helper/spend.ts'
 import type { Subjects } from './helper/subjects.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
+import type { KeysSoFar } from './issuer/jwks-cache.ts'
 import { readProxy } from './issuer/proxy.ts'
 import { createDial, type Dial } from './proxy/dial.ts'
 import { createHttp2Upstream } from './proxy/http2-upstream.ts'
@@ -63,6 +64,8 @@ export interface OpenIssuer {
   readonly issuer: Issuer
   /** The door of all issuers, or one of its own for an issuer with its own certificate authorities. */
   readonly egress: Egress
+  /** Equal for issuers whose keys come from the same place in the same way. */
+  readonly source: string
 }
 
 type IssuerSettings = Config['issuers'][number]
@@ -72,15 +75,23 @@ export function toKey(settings: unknown, files: readonly string[] = []): string 
   return JSON.stringify([settings, ...digestFiles(files)])
 }
 
-/** The issuer of these settings with the keys it has, or a new one that has none yet. */
+/**
+ * The issuer of these settings with the keys it has, or a new one. That has none yet, unless only how long keys are used has
+ * changed: in an outage of the issuer nothing else could be had.
+ */
 export function shareIssuer(
   settings: IssuerSettings,
   context: ProcessContext,
   previous: RuntimeParts | undefined,
 ): Shared<OpenIssuer> {
   const { jwks_file: file } = settings
-  const key = toKey(keySettings(settings), file === undefined ? [] : [file])
-  return share(previous?.issuers ?? [], key, () => openIssuer(settings, context), closerOf(context))
+  const keys = keySettings(settings)
+  const { jwks_refresh_interval, jwks_max_stale, jwks_seed_file, ...where } = keys
+  const files = file === undefined ? [] : [file]
+  const source = toKey(where, files)
+  const before = previous?.issuers.find(({ value }) => value.source === source)?.value.issuer
+  const open = () => openIssuer({ settings, source, keysBefore: before?.keysSoFar() }, context)
+  return share(previous?.issuers ?? [], toKey(keys, files), open, closerOf(context))
 }
 
 /** The settings that say where keys come from and how long they are used; the others say what a token must satisfy. */
@@ -100,7 +111,16 @@ function keySettings(settings: IssuerSettings) {
   return keys
 }
 
-function openIssuer(settings: IssuerSettings, { egress: common, env, telemetry, clock }: ProcessContext): OpenIssuer {
+interface IssuerPlan {
+  readonly settings: IssuerSettings
+  readonly source: string
+  readonly keysBefore: KeysSoFar | undefined
+}
+
+function openIssuer(
+  { settings, source, keysBefore }: IssuerPlan,
+  { egress: common, env, telemetry, clock }: ProcessContext,
+): OpenIssuer {
   const { ca_file: caFile } = settings
   const egress = caFile === undefined ? common : createEgress({ caFile, proxy: readProxy(env) })
   const issuer = createIssuer({
@@ -115,11 +135,12 @@ function openIssuer(settings: IssuerSettings, { egress: common, env, telemetry, 
     refreshIntervalMs: settings.jwks_refresh_interval,
     maxStaleMs: settings.jwks_max_stale,
     insecureHttp: settings.insecure_http,
+    keysBefore,
     egress,
     clock,
     onFetch: telemetry.keysFetched,
   })
-  return { issuer, egress }
+  return { issuer, egress, source }
 }
 
 /**
