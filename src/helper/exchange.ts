@@ -44,16 +44,22 @@ export async function exchange(request: Exchange, tools: ExchangeTools): Promise
   const { spending, release } = tools
   const { client } = request
   const binding = bind(client, request.caller)
-  const grant = await openGrant(request.grant, binding, spending)
+  const grant = await openGrant(request, binding, tools)
   const response = await getTokens({ ...request, grant }, tools)
   // By each caller for itself: what one of them knows about the grant must not make it another one to spend.
   if (grant.type === 'refresh_token') release.compare({ client, grant, response }, grant.subject)
-  return sealTokens(response, binding, spending)
+  return sealTokens(response, { ...binding, subject: release.subjectOf({ client, grant, response }) }, spending)
 }
 
-async function openGrant(grant: GrantRequest, binding: SealBinding, spending: Spending): Promise<GrantRequest> {
+async function openGrant(
+  { client, grant }: Exchange,
+  binding: SealBinding,
+  { spending, release }: ExchangeTools,
+): Promise<GrantRequest> {
   if (grant.type !== 'refresh_token') return grant
-  return { ...grant, refreshToken: await openRefreshToken(grant.refreshToken, binding, spending) }
+  const { refreshToken, subject } = await openRefreshToken(grant.refreshToken, binding, spending)
+  if (subject !== undefined) release.learn(client, refreshToken, subject)
+  return { ...grant, refreshToken }
 }
 
 function getTokens(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {

@@ -96,6 +96,23 @@ describe('a sealed refresh token', () => {
     expect(metrics).toContain('bearward_helper_sealed_total{client="web",operation="seal"} 3')
   })
 
+  it('says whom it is about, to sidecars that never saw it and across answers without an ID token', async () => {
+    const token = await getSealed()
+    issuer.tamper(({ id_token: _idToken, ...body }) => body)
+    const without = await refreshAt(sealing.helper, token)
+    expect(without.status).toBe(200)
+    const other = await start({ key_files: [keyFile] })
+    const claims = { aud: 'web', sub: 'user-2', scope: undefined, client_id: undefined }
+    issuer.tamper((body) => ({ ...body, id_token: issuer.signAccessToken(claims, { typ: 'JWT' }) }))
+    const { status, body } = await refreshAt(other.helper, without.body['refresh_token'])
+    issuer.tamper(undefined)
+    expect([status, body['code']]).toEqual([502, 'token_validation_failed'])
+    expect(other.logLines().findLast(({ msg }) => msg === 'answer of the issuer withheld')).toMatchObject({
+      detail: { check: 'id_token claim_not_accepted', claim: 'sub' },
+    })
+    await other.stop()
+  })
+
   it('is refused by the issuer itself, whoever asks', async () => {
     const response = await fetch(`${issuer.issuer}/token`, {
       method: 'POST',
