@@ -87,6 +87,7 @@ class Sidecar implements App {
   readonly #state = { started: false, draining: false }
   readonly #status: { loadedAtMs: number; reload: Status['config']['reload'] }
   readonly #open: { proxy?: OpenListener; ops?: OpenListener; helper?: OpenListener } = {}
+  readonly #ending = new AbortController()
   #config: Config
   #runtime: Runtime
   #endWatch: () => void = () => undefined
@@ -106,6 +107,7 @@ class Sidecar implements App {
       egress: createEgress({ proxy: readProxy(env) }),
       tunnels: new Set(),
       clock,
+      ending: this.#ending.signal,
     }
     this.#runtime = createRuntime({ ...this.#context, config })
     this.#health = createHealth(() => this.#runtime.latches, this.#state)
@@ -203,6 +205,7 @@ class Sidecar implements App {
     const leftMs = this.#expectEnd() + delayMs - performance.now()
     if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, leftMs))
     for (const tunnel of this.#context.tunnels) tunnel.close(1001)
+    this.#ending.abort()
     // A spend under way is not given up because its caller left.
     const spent = endSpending(this.#runtime.parts, timeout)
     const cut = await Promise.all([proxy?.listener.stop(timeout) ?? 0, helper?.listener.stop(timeout) ?? 0])

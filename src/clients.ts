@@ -10,7 +10,10 @@ import {
   type ClientAuthenticationOptions,
 } from './helper/client-authentication.ts'
 import type { HelperClient, Validation } from './helper/clients.ts'
+import { createDevicePace } from './helper/device-pace.ts'
+import type { ExchangeMemory } from './helper/exchange.ts'
 import { createHelperHandler } from './helper/handler.ts'
+import { createOwnTokens } from './helper/own-tokens.ts'
 import { createRelease } from './helper/release.ts'
 import { revokeToken } from './helper/revocation.ts'
 import { createRotation } from './helper/rotation.ts'
@@ -54,6 +57,8 @@ export function createConfiguredHelper(
   if (clients.length === 0) return undefined
   return createHelperHandler({
     clients,
+    ...parts.exchanges,
+    ending: context.ending,
     spending: createSpending(context, parts),
     release: createRelease({
       subjects: parts.subjects,
@@ -68,6 +73,15 @@ export function createConfiguredHelper(
     newRequestId,
     loopbackOnly: isLoopback(config.listen.helper.host),
   })
+}
+
+/** Creates what is remembered from one exchange to the next, whatever becomes of the configuration. */
+export function createExchangeMemory({ telemetry, clock }: ProcessContext): ExchangeMemory {
+  return {
+    devices: createDevicePace(clock),
+    ownTokens: createOwnTokens({ clock, onRenewalFailed: telemetry.renewalFailed }),
+    clock,
+  }
 }
 
 interface ClientParts {

@@ -177,6 +177,8 @@ export const GRANT_CODES = Object.freeze({
   grant_not_allowed: 'The grant is not configured for the client.',
   parameter_not_allowed: 'A redirect_uri, scope, audience or resource is not configured for the client.',
   origin_refused: 'The request comes from a browser.',
+  authorization_pending: 'The user of the device has not decided yet.',
+  slow_down: 'The device code is polled too often.',
   refused_by_issuer: 'The issuer refused the grant; its own answer is passed on.',
   client_refused_by_issuer: 'The issuer refused the credentials of this server; the grant was not spent.',
   credentials_unavailable: 'The secret, key or certificate of the client cannot be read; the grant was not spent.',

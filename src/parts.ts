@@ -1,12 +1,14 @@
 import { digestFiles } from './config/files.ts'
 import type { Config } from './config/schema.ts'
 import type { Breaker } from './helper/breaker.ts'
+import type { ExchangeMemory } from './helper/exchange.ts'
 import type { RotationMemory } from './helper/rotation.ts'
 import type { RateLimiter } from './helper/rate-limit.ts'
 import type { Spender } from './helper/spend.ts'
 import type { Subjects } from './helper/subjects.ts'
 import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
+import type { KeysSoFar } from './issuer/jwks-cache.ts'
 import { readProxy } from './issuer/proxy.ts'
 import { createDial, type Dial } from './proxy/dial.ts'
 import { createHttp2Upstream } from './proxy/http2-upstream.ts'
@@ -27,6 +29,8 @@ export interface ProcessContext {
   /** The WebSockets that are open, whichever runtime opened them. */
   readonly tunnels: OpenTunnels
   readonly clock: Clock
+  /** No more requests are accepted. */
+  readonly ending: AbortSignal
 }
 
 /** What a runtime hands on to the next one, as far as that is configured the same. */
@@ -38,6 +42,8 @@ export interface RuntimeParts {
   readonly store: Shared<Store> | undefined
   /** Always: a refresh token that is being spent must not be spent by the next runtime at the same time. */
   readonly spending: KeptSpending
+  /** Always: intervals are kept, and tokens are good, whatever is configured next. */
+  readonly exchanges: ExchangeMemory
   /** Always: what the next runtime hands out must be about the same users. */
   readonly subjects: Subjects
   /** The doors of clients that show a certificate, by name of the client. */
@@ -58,6 +64,8 @@ export interface OpenIssuer {
   readonly issuer: Issuer
   /** The door of all issuers, or one of its own for an issuer with its own certificate authorities. */
   readonly egress: Egress
+  /** Equal for issuers whose keys come from the same place in the same way. */
+  readonly source: string
 }
 
 type IssuerSettings = Config['issuers'][number]
@@ -67,15 +75,23 @@ export function toKey(settings: unknown, files: readonly string[] = []): string 
   return JSON.stringify([settings, ...digestFiles(files)])
 }
 
-/** The issuer of these settings with the keys it has, or a new one that has none yet. */
+/**
+ * The issuer of these settings with the keys it has, or a new one. That has none yet, unless only how long keys are used has
+ * changed: in an outage of the issuer nothing else could be had.
+ */
 export function shareIssuer(
   settings: IssuerSettings,
   context: ProcessContext,
   previous: RuntimeParts | undefined,
 ): Shared<OpenIssuer> {
   const { jwks_file: file } = settings
-  const key = toKey(keySettings(settings), file === undefined ? [] : [file])
-  return share(previous?.issuers ?? [], key, () => openIssuer(settings, context), closerOf(context))
+  const keys = keySettings(settings)
+  const { jwks_refresh_interval, jwks_max_stale, jwks_seed_file, ...where } = keys
+  const files = file === undefined ? [] : [file]
+  const source = toKey(where, files)
+  const before = previous?.issuers.find(({ value }) => value.source === source)?.value.issuer
+  const open = () => openIssuer({ settings, source, keysBefore: before?.keysSoFar() }, context)
+  return share(previous?.issuers ?? [], toKey(keys, files), open, closerOf(context))
 }
 
 /** The settings that say where keys come from and how long they are used; the others say what a token must satisfy. */
@@ -95,7 +111,16 @@ function keySettings(settings: IssuerSettings) {
   return keys
 }
 
-function openIssuer(settings: IssuerSettings, { egress: common, env, telemetry, clock }: ProcessContext): OpenIssuer {
+interface IssuerPlan {
+  readonly settings: IssuerSettings
+  readonly source: string
+  readonly keysBefore: KeysSoFar | undefined
+}
+
+function openIssuer(
+  { settings, source, keysBefore }: IssuerPlan,
+  { egress: common, env, telemetry, clock }: ProcessContext,
+): OpenIssuer {
   const { ca_file: caFile } = settings
   const egress = caFile === undefined ? common : createEgress({ caFile, proxy: readProxy(env) })
   const issuer = createIssuer({
@@ -110,11 +135,12 @@ function openIssuer(settings: IssuerSettings, { egress: common, env, telemetry, 
     refreshIntervalMs: settings.jwks_refresh_interval,
     maxStaleMs: settings.jwks_max_stale,
     insecureHttp: settings.insecure_http,
+    keysBefore,
     egress,
     clock,
     onFetch: telemetry.keysFetched,
   })
-  return { issuer, egress }
+  return { issuer, egress, source }
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { Latch } from './admin/health.ts'
-import { createConfiguredHelper } from './clients.ts'
+import { createConfiguredHelper, createExchangeMemory } from './clients.ts'
 import type { Config } from './config/schema.ts'
 import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
@@ -72,6 +72,7 @@ export function createRuntime(context: RuntimeContext, previous?: RuntimeParts):
     verifier: createConfiguredVerifier(context, issuers, toIdentity, previous),
     store: shareStore(context, previous),
     spending: keepSpending(context, previous),
+    exchanges: previous?.exchanges ?? createExchangeMemory(context),
     subjects: previous?.subjects ?? createSubjects(),
     certified: shareCertified(config, context, previous),
     secrets: previous?.secrets ?? new Map(),
@@ -130,6 +131,7 @@ function connectRooms(
     show() {
       telemetry.watchIssuers(issuers.map(({ open }) => open.value.issuer))
       telemetry.watchTokenCache(verifier.status)
+      telemetry.watchStore(parts.store?.value.status)
     },
     retire: use.retire,
   }

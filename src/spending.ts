@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import type { Config } from './config/schema.ts'
 import { readSealingKey } from './config/sealing-keys.ts'
 import { readSecret } from './config/secrets.ts'
@@ -48,7 +49,8 @@ function toRedisOptions({ redis, on_failure: onFailure }: StoreSettings, context
   const host = hostname.replace(/^\[|\]$/g, '')
   const { password } = redis
   const tls = {
-    serverName: redis.server_name ?? host,
+    // RFC 6066 §3: an address is no name to be sent.
+    serverName: redis.server_name ?? (isIP(host) === 0 ? host : undefined),
     caFile: redis.ca_file,
     certificateFile: redis.certificate_file,
     keyFile: redis.key_file,

@@ -13,7 +13,7 @@ Options:
   --help         This text; after a command, the text of that command.
   --version      The version, and that of Node.
 
-Exit codes: 0 success, 1 could not start or not ready, 64 wrong usage, 78 bad configuration.
+Exit codes: 0 success, 1 could not start, not ready, or stopped by a second signal, 64 wrong usage, 78 bad configuration.
 `
 
 const ENVIRONMENT = `Environment:

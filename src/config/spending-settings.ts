@@ -2,36 +2,45 @@
 import * as v from 'valibot'
 import { count, duration, flag, list, oneOf, pattern, secret, section, text } from './fields.ts'
 
-const redis = section('A Redis that all replicas use (2.6 or later, or what speaks like it).', {
-  url: pattern(
-    'Where it is. `rediss:` for TLS.',
-    'redis:// or rediss:// with a host and a port alone, such as rediss://redis.internal:6379',
-    /^rediss?:\/\/(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?$/,
-  ),
-  username: v.optional(text('The user (ACL). Default: the default user.', 256)),
-  password: v.optional(secret('Where the password is. Read for each connection, so that it can be rotated in place.')),
-  database: v.optional(count('The number of the database.', 0, 1_000_000), 0),
-  key_prefix: v.optional(
-    pattern(
-      'Begins every key. Sidecars that spend the same grants need the same one.',
-      'letters, digits, ".", "_", ":" and "-"',
-      /^[A-Za-z0-9._:-]{1,64}$/,
+const redis = section(
+  'A Redis that all replicas use: 2.6 or later, or what speaks like it, at one address, without cluster mode.',
+  {
+    url: pattern(
+      'Where it is. `rediss:` for TLS.',
+      'redis:// or rediss:// with a host and a port alone, such as rediss://redis.internal:6379',
+      /^rediss?:\/\/(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?$/,
     ),
-    'bearward',
-  ),
-  ca_file: v.optional(text('For rediss: the certificate authorities to trust, in PEM. Default: the well-known ones.')),
-  server_name: v.optional(
-    text('For rediss: the name that its certificate must have. Default: the host of the URL.', 253),
-  ),
-  certificate_file: v.optional(text('For rediss: the certificate to show to it, in PEM.')),
-  key_file: v.optional(text('The private key of that certificate, in PEM.')),
-  connect_timeout: v.optional(duration('Time to connect, authentication included.', '50ms', '30s'), '1s'),
-  command_timeout: v.optional(duration('For one command; then the connection is given up.', '50ms', '30s'), '1s'),
-  insecure_plaintext: v.optional(
-    flag('Allow redis: beyond this machine. Whoever is in between reads the password and can forge or delete leases.'),
-    false,
-  ),
-})
+    username: v.optional(text('The user (ACL). Default: the default user.', 256)),
+    password: v.optional(
+      secret('Where the password is. Read for each connection, so that it can be rotated in place.'),
+    ),
+    database: v.optional(count('The number of the database.', 0, 1_000_000), 0),
+    key_prefix: v.optional(
+      pattern(
+        'Begins every key. Sidecars that spend the same grants need the same one.',
+        'letters, digits, ".", "_", ":" and "-"',
+        /^[A-Za-z0-9._:-]{1,64}$/,
+      ),
+      'bearward',
+    ),
+    ca_file: v.optional(
+      text('For rediss: the certificate authorities to trust, in PEM. Default: the well-known ones.'),
+    ),
+    server_name: v.optional(
+      text('For rediss: the name that its certificate must have. Default: the host of the URL.', 253),
+    ),
+    certificate_file: v.optional(text('For rediss: the certificate to show to it, in PEM.')),
+    key_file: v.optional(text('The private key of that certificate, in PEM.')),
+    connect_timeout: v.optional(duration('Time to connect, authentication included.', '50ms', '30s'), '1s'),
+    command_timeout: v.optional(duration('For one command; then the connection is given up.', '50ms', '30s'), '1s'),
+    insecure_plaintext: v.optional(
+      flag(
+        'Allow redis: beyond this machine. Whoever is in between reads the password and can forge or delete leases.',
+      ),
+      false,
+    ),
+  },
+)
 
 export const store = section('What replicas share, so that a grant is spent once among all of them.', {
   redis,

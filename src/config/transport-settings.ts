@@ -15,7 +15,11 @@ export const upstream = section('The backend. May be written as the URL alone.',
   connect_timeout: v.optional(duration('Time to connect; then 504.', '50ms', '60s'), '3s'),
   response_timeout: v.optional(duration('Time until the response header; then 504.', '1s', '1h'), '60s'),
   idle_timeout: v.optional(
-    duration('Longest silence within a response body; then the response is cut. 0s for no limit.', '0s', '24h'),
+    duration(
+      'Longest silence within a response body, streams of events aside; then it is cut. 0s for no limit.',
+      '0s',
+      '24h',
+    ),
     '15m',
   ),
   connections: v.optional(count('Most connections to the backend. Further requests wait for one.', 1, 10_000), 256),

@@ -90,8 +90,12 @@ async function send(
   sent: Sent,
 ): Promise<IssuerAnswer> {
   try {
+    let credentials: readonly string[] = []
     const response = await REQUESTS[endpoint](server, { client_id: client.clientId }, sent, {
-      [oauth.customFetch]: (url, init) => fetchOnce(client, url, init),
+      [oauth.customFetch]: (url, init) => {
+        credentials = readCredentials(init)
+        return fetchOnce(client, url, init)
+      },
       // The library allows https alone; describeServer() has checked what else the operator allows.
       [oauth.allowInsecureRequests]: true,
     })
@@ -101,12 +105,36 @@ async function send(
       status: response.status,
       headers: response.headers,
       text,
-      body: typeof body === 'string' ? undefined : body,
+      body: typeof body === 'string' ? undefined : hideCredentials(body, credentials),
     }
   } catch (error) {
     if (!(error instanceof EgressError)) throw error
     throw error.unsent ? unreachable(error.code) : unanswered(error.code)
   }
+}
+
+/** Anything shorter may occur by chance. */
+const LEAST_SECRET = 8
+
+/** What a request proves the client by, in each of the spellings in which an issuer could send it back. */
+function readCredentials({ headers, body }: oauth.CustomFetchOptions<'POST', URLSearchParams>): readonly string[] {
+  const basic = headers['authorization']?.replace(/^Basic /, '')
+  const pair = basic === undefined ? '' : Buffer.from(basic, 'base64').toString()
+  const password = pair.slice(pair.indexOf(':') + 1)
+  const decoded = new URLSearchParams(`p=${password}`).get('p')
+  const shown = [basic, password, decoded, body.get('client_secret'), body.get('client_assertion')]
+  return shown
+    .filter((text): text is string => typeof text === 'string' && text.length >= LEAST_SECRET)
+    .flatMap((text) => [text, encodeURIComponent(text), new URLSearchParams({ p: text }).toString().slice(2)])
+}
+
+/** Answers other than tokens are passed on, and a careless issuer quotes the request in them. */
+function hideCredentials(body: Readonly<Record<string, unknown>>, credentials: readonly string[]) {
+  if (typeof body['error'] !== 'string') return body
+  const hide = (text: string) => credentials.reduce((left, secret) => left.replaceAll(secret, '(hidden)'), text)
+  return JSON.parse(JSON.stringify(body), (_name, value: unknown) =>
+    typeof value === 'string' ? hide(value) : value,
+  ) as Record<string, unknown>
 }
 
 type Options = oauth.HttpRequestOptions<'POST', URLSearchParams>

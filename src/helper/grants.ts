@@ -18,7 +18,7 @@ export const GRANT_TYPES = {
 export type GrantName = 'refresh_token' | 'authorization_code' | 'device_code' | 'client_credentials' | 'token_exchange'
 
 /** What every grant may carry. */
-interface Targets {
+export interface Targets {
   readonly scope: string | undefined
   /** RFC 8707. */
   readonly resources: readonly string[]
@@ -187,7 +187,8 @@ function unsupportedGrant(type: string | undefined): GrantError {
   })
 }
 
-function grantNotAllowed(name: GrantName): GrantError {
+/** The client may not have this grant (RFC 6749 §5.2). */
+export function grantNotAllowed(name: GrantName): GrantError {
   return new GrantError('grant_not_allowed', {
     status: 400,
     error: 'unauthorized_client',
@@ -197,11 +198,13 @@ function grantNotAllowed(name: GrantName): GrantError {
 
 /** The parameters of a token request to the issuer, but for those that authenticate the client. */
 export function toParameters(grant: GrantRequest): URLSearchParams {
-  const { scope, resources, audiences } = grant
-  const parameters = new URLSearchParams(ownParameters(grant))
   const [type] = Object.entries(GRANT_TYPES).find(([, name]) => name === grant.type) as [string, GrantName]
-  parameters.set('grant_type', type)
-  if (scope !== undefined) parameters.set('scope', scope)
+  return new URLSearchParams([...ownParameters(grant), ['grant_type', type], ...targetParameters(grant)])
+}
+
+/** The parameters that say what for. */
+export function targetParameters({ scope, resources, audiences }: Targets): URLSearchParams {
+  const parameters = new URLSearchParams(scope === undefined ? {} : { scope })
   for (const resource of resources) parameters.append('resource', resource)
   for (const audience of audiences) parameters.append('audience', audience)
   return parameters

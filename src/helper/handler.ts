@@ -1,19 +1,20 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { GrantError, type Detail, type GrantCode } from '../errors.ts'
-import { refuseBrowsers, type Caller } from './caller.ts'
+import { refuseBrowsers } from './caller.ts'
 import { selectClient, type HelperClient } from './clients.ts'
-import { exchange, type ExchangeTools } from './exchange.ts'
+import type { ExchangeTools } from './exchange.ts'
 import { internalError, invalidRequest } from './grant-errors.ts'
-import { readGrant, readGrantName, type GrantName } from './grants.ts'
-import { readTokenRequest, type TokenRequest } from './request.ts'
+import { describeHelper } from './metadata.ts'
+import { OPERATIONS, type Operation, type Subject } from './operations.ts'
+import { readTokenRequest } from './request.ts'
 import type { SharedAnswer } from './spending.ts'
 
 export interface HelperOutcome {
   readonly requestId: string
   /** Name of the client, or `none` when the request named none that is configured. */
   readonly client: string
-  /** The grant, or `other` when it is none that the helper knows. */
-  readonly grant: GrantName | 'other'
+  /** The grant or whatever else was asked for; `other` when it is nothing that the helper knows. */
+  readonly grant: Subject
   readonly code: GrantCode | 'ok'
   readonly status: number
   readonly durationMs: number
@@ -29,29 +30,25 @@ export interface HelperHandlerOptions extends ExchangeTools {
   readonly newRequestId: () => string
   /** Whether requests must name this machine: a helper on loopback is asked for by no other name, unless by a browser. */
   readonly loopbackOnly: boolean
+  /** The process stops accepting: nobody should wait for users any longer. */
+  readonly ending: AbortSignal
 }
 
 /** What is known of a request so far, for its one log line. */
 type Progress = { -readonly [P in 'client' | 'grant' | 'shared']: HelperOutcome[P] }
 
-/** A request that was read: who asks, in the name of which client, for what. */
-interface Call {
-  readonly caller: Caller
-  readonly client: HelperClient
-  readonly request: TokenRequest
+type Body = Readonly<Record<string, unknown>>
+
+/** A request with the way back to its caller. */
+interface Visit {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly expectsContinue: boolean
   readonly progress: Progress
 }
 
-type Body = Readonly<Record<string, unknown>>
-type Operation = (call: Call, options: HelperHandlerOptions) => Promise<Body>
-
-/** What is served with POST, by path. */
-const OPERATIONS: Readonly<Record<string, Operation>> = {
-  '/oauth2/token': handOutTokens,
-  '/oauth/token': handOutTokens,
-}
-
 const NO_STORE = { 'cache-control': 'no-store', pragma: 'no-cache' } as const
+const METADATA = '/.well-known/oauth-authorization-server'
 
 /**
  * The handler of the helper listener: the endpoints of an authorization server (RFC 6749 §3.2), with the client's
@@ -67,8 +64,7 @@ export function createHelperHandler(
     const finish = (code: GrantCode | 'ok', status: number, detail?: Detail) =>
       options.record({ requestId, ...progress, code, status, durationMs: performance.now() - startedMs, detail })
     response.on('error', () => undefined)
-    const goOn = () => void (expectsContinue && response.writeContinue())
-    void perform(request, progress, options, goOn).then(
+    void perform({ request, response, expectsContinue, progress }, options).then(
       (body) => {
         answer(request, response, { status: 200, body })
         finish('ok', 200)
@@ -83,36 +79,52 @@ export function createHelperHandler(
   }
 }
 
-async function perform(
-  request: IncomingMessage,
-  progress: Progress,
-  options: HelperHandlerOptions,
-  goOn: () => void,
-): Promise<Body> {
+async function perform(visit: Visit, options: HelperHandlerOptions): Promise<Body> {
+  const { request, response, expectsContinue, progress } = visit
   refuseBrowsers(request, options.loopbackOnly)
-  const operation = findOperation(request)
-  goOn()
+  const [path = '', query] = (request.url ?? '').split('?', 2)
+  if (path === METADATA || path.startsWith(`${METADATA}/`)) return describe(visit, path, options)
+  const operation = findOperation(path, request.method)
+  if (query !== undefined) throw invalidRequest('Parameters belong into the body, not into the URL.')
+  if (expectsContinue) response.writeContinue()
   const tokenRequest = await readTokenRequest(request)
+  progress.grant = operation.subject(tokenRequest)
   const client = selectClient(tokenRequest, options.clients)
   progress.client = client.name
   options.spending.limiter.check(client.name, client.rateLimit)
-  return operation({ caller: { name: 'local' }, client, request: tokenRequest, progress }, options)
+  const gone = AbortSignal.any([signalOfClose(response), options.ending])
+  const onShared = (by: SharedAnswer) => void (progress.shared = by)
+  return operation.run({ caller: { name: 'local' }, client, request: tokenRequest, gone, onShared }, options)
 }
 
-function findOperation({ method, url = '' }: IncomingMessage): Operation {
-  const path = url.split('?', 1)[0] as string
+function signalOfClose(response: ServerResponse): AbortSignal {
+  const controller = new AbortController()
+  response.on('close', () => controller.abort())
+  return controller.signal
+}
+
+function findOperation(path: string, method: string | undefined): Operation {
   const operation = Object.hasOwn(OPERATIONS, path) ? OPERATIONS[path] : undefined
-  if (operation === undefined)
-    throw invalidRequest('There is no such path here; tokens are at POST /oauth2/token.', 404)
+  if (operation === undefined) {
+    throw invalidRequest(
+      `There is no such path here. There are ${Object.keys(OPERATIONS).join(', ')}, and ${METADATA}.`,
+      404,
+    )
+  }
   if (method !== 'POST') throw invalidRequest('This endpoint takes POST only.', 405)
-  if (url.includes('?')) throw invalidRequest('Parameters belong into the body, not into the URL.')
   return operation
 }
 
-async function handOutTokens({ caller, client, request, progress }: Call, tools: HelperHandlerOptions) {
-  progress.grant = readGrantName(request) ?? 'other'
-  const onShared = (by: SharedAnswer) => void (progress.shared = by)
-  return { ...(await exchange({ client, caller, grant: readGrant(request, client), onShared }, tools)) }
+/** What a host may look like to be written into addresses. */
+const HOST = /^(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?$/
+
+function describe({ request, progress }: Visit, path: string, { clients }: HelperHandlerOptions): Promise<Body> {
+  progress.grant = 'metadata'
+  if (request.method !== 'GET') throw invalidRequest('This document is read with GET only.', 405)
+  const { host = 'localhost' } = request.headers
+  if (!HOST.test(host)) throw invalidRequest('Host is not the name of a host.')
+  const issuerName = path === METADATA ? undefined : path.slice(METADATA.length + 1)
+  return describeHelper({ clients, base: `http://${host}`, issuerName, authMethods: ['none'] })
 }
 
 /** `code` beside the members of RFC 6749 §5.2 is the same word as in the log and the metrics. */

@@ -88,6 +88,8 @@ interface Asked extends LeasedSpend {
 
 /** The attempt under which an answer is kept in this process. */
 const HERE = 'here'
+/** How long the end of the process waits for the store. */
+const REST_MS = 1_000
 
 class OneSpender implements Spender {
   readonly #options: SpenderOptions
@@ -95,6 +97,8 @@ class OneSpender implements Spender {
   /** Answers within their replay window, sealed with their credentials. */
   readonly #memory: Store
   readonly #underWay = new Set<Promise<unknown>>()
+  /** Answers and attempts that the store did not take at first. */
+  readonly #rests = new Set<Promise<unknown>>()
 
   constructor(options: SpenderOptions) {
     this.#options = options
@@ -114,7 +118,7 @@ class OneSpender implements Spender {
       let started = false
       const promise = this.#share(names.lease, () => {
         started = true
-        return this.#track(this.#begin({ names, client, caller, replayWindowMs, run, tell }, sharing))
+        return track(this.#underWay, this.#begin({ names, client, caller, replayWindowMs, run, tell }, sharing))
       })
       if (!started) tell('coalesced')
       const flight = await promise
@@ -124,21 +128,10 @@ class OneSpender implements Spender {
   }
 
   async close(timeoutMs: number): Promise<void> {
-    const timeout = new Promise<void>((resolve) => void setTimeout(resolve, timeoutMs).unref())
-    while (this.#underWay.size > 0) {
-      const all = Promise.allSettled([...this.#underWay])
-      if ((await Promise.race([all, timeout])) === undefined) break
-    }
+    await settled(this.#underWay, timeoutMs)
+    // What is left for other replicas waits for a store that may be away for long.
+    await settled(this.#rests, Math.min(timeoutMs, REST_MS))
     await this.#memory.close()
-  }
-
-  #track<T>(promise: Promise<T>): Promise<T> {
-    this.#underWay.add(promise)
-    void promise.then(
-      () => this.#underWay.delete(promise),
-      () => this.#underWay.delete(promise),
-    )
-    return promise
   }
 
   async #begin(asked: Asked, sharing: Sharing | undefined): Promise<Flight> {
@@ -165,7 +158,7 @@ class OneSpender implements Spender {
       tell('coalesced')
       return { tokens: await awaitAnswer(asked, place.id, options), caller, again: false }
     }
-    const tokens = await spendAsOwner(asked, place.attempt, options, (rest) => void this.#track(rest))
+    const tokens = await spendAsOwner(asked, place.attempt, options, (rest) => void track(this.#rests, rest))
     return { tokens, caller, again: false }
   }
 
@@ -179,7 +172,7 @@ class OneSpender implements Spender {
         return { role: 'owner', attempt: error.attempt }
       }
       const reason = storeUnavailable(error.code)
-      void this.#track(withdraw(asked, error.attempt, reason, options))
+      void track(this.#rests, withdraw(asked, error.attempt, reason, options))
       throw reason
     }
   }
@@ -198,6 +191,21 @@ class OneSpender implements Spender {
       await this.#memory.set(names.answer(HERE), sealed, replayWindowMs).catch(() => undefined)
     }
     return tokens
+  }
+}
+
+function track<T>(all: Set<Promise<unknown>>, promise: Promise<T>): Promise<T> {
+  const end = () => void all.delete(promise)
+  all.add(promise)
+  promise.then(end, end)
+  return promise
+}
+
+/** Resolves when none is left, or after a time. */
+async function settled(all: ReadonlySet<Promise<unknown>>, timeoutMs: number): Promise<void> {
+  const timeout = new Promise<void>((resolve) => void setTimeout(resolve, timeoutMs).unref())
+  while (all.size > 0) {
+    if ((await Promise.race([Promise.allSettled([...all]), timeout])) === undefined) return
   }
 }
 

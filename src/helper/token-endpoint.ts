@@ -35,6 +35,9 @@ export function toRefusal(answer: IssuerAnswer): GrantError {
   return passThrough(answer, body)
 }
 
+/** What codes look like that anybody has defined. Whatever else is in their place may be a piece of the request. */
+const LOGGED_WORD = /^[a-z][a-z_]{0,63}$/
+
 /** The issuer's refusal as it is, in the form of RFC 6749 §5.2 whatever else the issuer put around it. */
 function passThrough({ status, headers }: IssuerAnswer, body: Readonly<Record<string, unknown>>): GrantError {
   const { error, error_description: description, code: _code, ...members } = body
@@ -46,7 +49,7 @@ function passThrough({ status, headers }: IssuerAnswer, body: Readonly<Record<st
     description: typeof description === 'string' ? toLegalText(description) : undefined,
     members,
     headers: retryAfter === null ? undefined : { 'retry-after': toLegalText(retryAfter) },
-    detail: { error: word, issuer_status: status },
+    detail: { error: LOGGED_WORD.test(word) ? word : '(no plain word)', issuer_status: status },
   })
 }
 

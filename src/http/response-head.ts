@@ -11,6 +11,8 @@ export interface ResponseHead {
   readonly persistent: boolean
   /** Milliseconds after which the server closes an idle connection, as it announced; `undefined` when it did not. */
   readonly keepAliveMs: number | undefined
+  /** Whether the body is a stream of events, which may be silent for as long as nothing happens. */
+  readonly isEventStream: boolean
 }
 
 /** The peer does not speak HTTP/1.1, or not in a way that can be read in one way only. The text is for the log. */
@@ -30,6 +32,7 @@ interface Draft {
   chunked: boolean
   persistent: boolean
   keepAliveMs: number | undefined
+  isEventStream: boolean
 }
 
 /**
@@ -51,12 +54,13 @@ export function readResponseHead(text: string): ResponseHead {
     chunked: false,
     persistent: match[1] === '1',
     keepAliveMs: undefined,
+    isEventStream: false,
   }
   for (let start = lineEnd + 2; start < text.length;) start = readField(text, start, draft)
-  const { status, fields, length, chunked, persistent, keepAliveMs } = draft
+  const { status, fields, length, chunked, persistent, keepAliveMs, isEventStream } = draft
   if (chunked && length >= 0) throw new ResponseFault('Content-Length beside Transfer-Encoding')
   const framing = chunked ? 'chunked' : length >= 0 ? 'length' : 'close'
-  return { status, fields, framing, length, persistent, keepAliveMs }
+  return { status, fields, framing, length, persistent, keepAliveMs, isEventStream }
 }
 
 /** Reads one field; returns where the next begins. */
@@ -72,7 +76,16 @@ function readField(text: string, start: number, draft: Draft): number {
   if (name.length === 14) readLength(name, value, draft)
   else if (name.length === 17) readCoding(name, value, draft)
   else if (name.length === 10) readConnection(name, value, draft)
+  else if (name.length === 12 && isEventStream(value) && name.toLowerCase() === 'content-type')
+    draft.isEventStream = true
   return end + 2
+}
+
+const EVENT_STREAM = /^text\/event-stream(?![^\s;])/i
+
+/** Whether a Content-Type is that of server-sent events (HTML §9.2). */
+export function isEventStream(contentType: string): boolean {
+  return EVENT_STREAM.test(contentType)
 }
 
 /**

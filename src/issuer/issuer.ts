@@ -1,7 +1,7 @@
 import type { Clock } from '../util/clock.ts'
 import { createBearerToken, type BearerToken } from './bearer-token.ts'
 import { EgressError, type Egress } from './egress.ts'
-import { createJwksCache, type FetchResult, type IssuerKeys, type JwksStatus } from './jwks-cache.ts'
+import { createJwksCache, type FetchResult, type IssuerKeys, type JwksStatus, type KeysSoFar } from './jwks-cache.ts'
 import { createJwksSource, readJwksFile, type JwksFile } from './jwks-source.ts'
 import { JwksError } from './jwks.ts'
 import { createMetadataCache } from './metadata-cache.ts'
@@ -29,6 +29,8 @@ export interface IssuerOptions {
   readonly maxStaleMs: number
   /** Accept addresses without TLS that are not on this machine. */
   readonly insecureHttp: boolean
+  /** Keys to begin with, of a view of the same issuer. */
+  readonly keysBefore: KeysSoFar | undefined
   readonly egress: Egress
   readonly clock: Clock
   readonly onFetch: (name: string, result: FetchResult) => void
@@ -44,6 +46,8 @@ export interface Issuer {
   start(): void
   close(): void
   status(): JwksStatus
+  /** What another view of the same issuer may begin with. */
+  keysSoFar(): KeysSoFar | undefined
 }
 
 /** Creates the view of one issuer. Nothing is fetched before `start()`. */
@@ -71,6 +75,7 @@ export function createIssuer(options: IssuerOptions): Issuer {
     readSeed: jwksSeedFile === undefined ? undefined : () => readFile(jwksSeedFile, 'jwks_seed_file'),
     refreshIntervalMs: options.refreshIntervalMs,
     maxStaleMs: options.maxStaleMs,
+    before: options.keysBefore,
     clock,
     onFetch: (result) => {
       // The metadata led nowhere: the keys may have moved.
@@ -87,6 +92,7 @@ export function createIssuer(options: IssuerOptions): Issuer {
     start: () => cache.start(),
     close: () => cache.close(),
     status: () => cache.status(),
+    keysSoFar: () => cache.soFar(),
   }
 }
 

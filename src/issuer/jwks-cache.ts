@@ -61,8 +61,19 @@ export interface JwksCacheOptions {
   readonly refreshIntervalMs: number
   /** How long stale keys go on being used, in milliseconds; 0 to 30 days. */
   readonly maxStaleMs: number
+  /** Keys to begin with, of another cache of the same issuer: they are used for as long as the settings of this one say. */
+  readonly before?: KeysSoFar | undefined
   readonly clock: Clock
   readonly onFetch: (result: FetchResult) => void
+}
+
+/** Keys that a cache has, and since when. */
+export interface KeysSoFar {
+  readonly set: KeySetWithIds
+  readonly skipped: string
+  /** When the issuer confirmed them; undefined for those of a seed file. */
+  readonly confirmedMs: number | undefined
+  readonly freshUntilMs: number
 }
 
 /** `source`: where the keys were to come from; what is in the seed file, no issuer has confirmed. */
@@ -102,6 +113,8 @@ export interface JwksCache extends IssuerKeys {
   start(): void
   close(): void
   status(): JwksStatus
+  /** What another cache may begin with; undefined when there are no keys. */
+  soFar(): KeysSoFar | undefined
 }
 
 /** One fetch under way. */
@@ -149,6 +162,7 @@ class Keys implements JwksCache {
   constructor(options: JwksCacheOptions) {
     this.#options = options
     this.#clock = options.clock
+    if (options.before !== undefined) this.#takeOver(options.before)
   }
 
   start(): void {
@@ -182,6 +196,25 @@ class Keys implements JwksCache {
       keys: this.#set?.size ?? 0,
       failures: this.#failures,
     }
+  }
+
+  soFar(): KeysSoFar | undefined {
+    if (this.#set === undefined) return undefined
+    return {
+      set: this.#set,
+      skipped: this.#skipped,
+      confirmedMs: this.#confirmedMs,
+      freshUntilMs: this.#freshUntilMs,
+    }
+  }
+
+  #takeOver({ set, skipped, confirmedMs, freshUntilMs }: KeysSoFar): void {
+    const { refreshIntervalMs, maxStaleMs } = this.#options
+    this.#set = set
+    this.#skipped = skipped
+    this.#confirmedMs = confirmedMs
+    this.#freshUntilMs = Math.min(freshUntilMs, (confirmedMs ?? freshUntilMs) + refreshIntervalMs)
+    this.#usableUntilMs = this.#freshUntilMs + maxStaleMs
   }
 
   #stateAt(nowMs: number): JwksState {

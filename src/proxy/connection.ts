@@ -24,6 +24,8 @@ export interface UpstreamRequest extends ResponseSink {
   readonly blocked: boolean
   /** Where it was sent. */
   connection: Carriage | undefined
+  /** All that came is good so far, and need not be held back any longer. */
+  flush(): void
   /** Called once when there is no complete response. */
   onFailure(error: CodedError): void
 }
@@ -147,8 +149,10 @@ export class Connection implements Carriage {
       this.#fail('upstream_invalid_response', error.message)
       return false
     }
-    if (this.#reader.busy) this.#touch()
-    else this.#complete()
+    if (this.#reader.busy) {
+      this.#touch()
+      this.#request.flush()
+    } else this.#complete()
     return this.#request?.blocked !== true
   }
 
@@ -156,7 +160,9 @@ export class Connection implements Carriage {
     const { idleTimeoutMs } = this.#options
     if (!this.#reader.begun) return
     this.#awaitsCaller = false
-    this.#deadlineMs = idleTimeoutMs === 0 ? Infinity : performance.now() + idleTimeoutMs
+    // A stream of events is silent while nothing happens.
+    const isFree = idleTimeoutMs === 0 || this.#reader.isEventStream
+    this.#deadlineMs = isFree ? Infinity : performance.now() + idleTimeoutMs
   }
 
   #end(): void {
@@ -249,7 +255,7 @@ export class Connection implements Carriage {
 
   /** The server closed an idle connection just as the next request was sent: the oldest race of keep-alive. */
   #isStale({ method, body }: UpstreamRequest): boolean {
-    return this.#sent > 1 && !this.#reader.begun && body === undefined && IDEMPOTENT.has(method)
+    return this.#sent > 1 && !this.#reader.touched && body === undefined && IDEMPOTENT.has(method)
   }
 
   #destroy(): void {

@@ -23,12 +23,16 @@ export interface DialTls {
 
 export type DialAddress = { readonly host: string; readonly port: number } | { readonly path: string }
 
+/** After so much silence the system asks whether the peer is still there: streams of events and WebSockets have no other limit. */
+const KEEP_ALIVE_PROBE_MS = 60_000
+
 /** Creates the way to an upstream: TCP, a Unix socket, or TLS over TCP, always with the certificate checked. */
 export function createDial(address: DialAddress, tls: DialTls | undefined): Dial {
   if (tls === undefined) {
     return {
       ready: 'connect',
-      open: (onread) => connect({ ...address, noDelay: true, ...(onread && { onread }) }),
+      open: (onread) =>
+        connect({ ...address, noDelay: true, ...(onread && { onread }) }).setKeepAlive(true, KEEP_ALIVE_PROBE_MS),
     }
   }
   const contexts = createContexts(tls)
@@ -42,7 +46,9 @@ export function createDial(address: DialAddress, tls: DialTls | undefined): Dial
           ALPNProtocols: [tls.protocol],
           ...(isIP(tls.serverName) === 0 && { servername: tls.serverName }),
         }
-        return connectTls({ ...address, ...names, secureContext, ...(onread && { onread }) }).setNoDelay(true)
+        return connectTls({ ...address, ...names, secureContext, ...(onread && { onread }) })
+          .setNoDelay(true)
+          .setKeepAlive(true, KEEP_ALIVE_PROBE_MS)
       } catch (error) {
         // As any other reason for which the upstream cannot be reached.
         return new FailedSocket(error as Error)

@@ -42,6 +42,9 @@ export function createForward(upstream: Upstream, tunnels: Tunnels, filter: Requ
 /** A body that is complete and not longer than this leaves in one piece with the header. */
 const SMALL_BODY_BYTES = 16 * 1024
 
+/** Shared by all that hold nothing, which are most. */
+const NOTHING: Buffer[] = []
+
 /** One request to the upstream, and the way of its response back to the caller. */
 class Carrier implements UpstreamRequest {
   readonly method: string
@@ -55,6 +58,9 @@ class Carrier implements UpstreamRequest {
   readonly #filter: RequestFieldFilter
   readonly #response: CallerResponse
   readonly #onFailure: FailureHandler
+  /** What came of the response, until it is known that all that came with it is good: a caller is told 502 rather than cut. */
+  #head: Head | undefined = undefined
+  #held: Buffer[] = NOTHING
 
   constructor(permit: Permit, exchange: Exchange, filter: RequestFieldFilter, onFailure: FailureHandler) {
     const { request } = exchange
@@ -98,36 +104,62 @@ class Carrier implements UpstreamRequest {
     }
   }
 
-  onHead({ status, fields }: Head, followed: boolean): void {
-    this.#response.writeHead(status, keepResponseFields(fields, status))
-    // A body that came with the head leaves in one piece with it; a head that came alone must not wait.
-    // Not by flushHeaders(), which writes every character above ASCII as two bytes.
-    if (!followed) this.#response.write('', 'latin1')
+  onHead(head: Head, followed: boolean): void {
+    this.#head = head
+    if (followed) return
+    this.#writeHead(head)
+    // A head that came alone must not wait. Not by flushHeaders(), which writes every character above ASCII as two bytes.
+    this.#response.write('', 'latin1')
   }
 
   onData(chunk: Buffer, last: boolean): void {
     const response = this.#response
     if (last) {
+      this.flush()
       // As text it is joined with the header into one write; a view of the read buffer could not be kept anyway.
       if (chunk.length <= SMALL_BODY_BYTES) response.end(chunk.toString('latin1'), 'latin1')
       else response.end(Buffer.from(chunk))
-    } else if (!response.write(Buffer.from(chunk)) && !this.blocked) {
-      this.blocked = true
-      response.once('drain', () => {
-        this.blocked = false
-        this.connection?.resume()
-      })
-    }
+    } else if (this.#head !== undefined) this.#hold(Buffer.from(chunk))
+    else this.#write(Buffer.from(chunk))
   }
 
   onEnd(trailers?: FieldList): void {
+    this.flush()
     if (trailers !== undefined && this.#takesTrailers()) this.#response.addTrailers(keepResponseTrailers(trailers))
     this.#response.end()
+  }
+
+  flush(): void {
+    const head = this.#head
+    if (head === undefined) return
+    this.#writeHead(head)
+    for (const chunk of this.#held) this.#write(chunk)
+    this.#held = NOTHING
   }
 
   onFailure(error: CodedError): void {
     if (this.#response.headersSent) this.#cut(error)
     this.#onFailure(this.#exchange, error)
+  }
+
+  #writeHead({ status, fields }: Head): void {
+    this.#head = undefined
+    this.#response.writeHead(status, keepResponseFields(fields, status))
+  }
+
+  #hold(chunk: Buffer): void {
+    if (this.#held === NOTHING) this.#held = [chunk]
+    else this.#held.push(chunk)
+  }
+
+  #write(chunk: Buffer): void {
+    const response = this.#response
+    if (response.write(chunk) || this.blocked) return
+    this.blocked = true
+    response.once('drain', () => {
+      this.blocked = false
+      this.connection?.resume()
+    })
   }
 
   /** HTTP/2 always has room for trailers; whoever speaks HTTP/1.1 must have asked for them (RFC 9110 §6.5.1). */

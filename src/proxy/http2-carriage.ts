@@ -1,6 +1,7 @@
 import { constants, type ClientHttp2Session, type ClientHttp2Stream, type IncomingHttpHeaders } from 'node:http2'
 import { refusal, UpstreamError, type Refusal, type UpstreamCode } from '../errors.ts'
 import { readGrpcType } from '../http/grpc.ts'
+import { isEventStream } from '../http/response-head.ts'
 import type { CallerRequest } from '../server/caller.ts'
 import { IDEMPOTENT, toFailureCode, type Carriage, type UpstreamRequest } from './connection.ts'
 
@@ -47,6 +48,7 @@ export class Http2Carriage implements Carriage {
   readonly #silenceMs: number
   /** Whether some of the body has left, so that the request cannot be sent again. */
   #bodyTaken = false
+  #isEventStream = false
   /** Bytes left of a body of known length; -1 for any other. */
   #left = -1
   #trailers: readonly string[] | undefined = undefined
@@ -102,14 +104,15 @@ export class Http2Carriage implements Carriage {
     if (request === undefined) return
     if (!(status >= 200 && status <= 599)) return this.#fail('upstream_invalid_response', 'status')
     this.#begun = true
-    this.#touch()
     const fields: string[] = []
     for (let i = 0; i < raw.length; i += 2) {
       const name = raw[i] as string
       if (name.startsWith(':')) continue
       fields.push(name, raw[i + 1] as string)
       if (name === 'content-length') this.#left = Number(raw[i + 1])
+      else if (name === 'content-type') this.#isEventStream = isEventStream(raw[i + 1] as string)
     }
+    this.#touch()
     if (request.method === 'HEAD' || status === 204 || status === 304) this.#left = -1
     request.onHead({ status, fields }, ended)
   }
@@ -217,7 +220,8 @@ export class Http2Carriage implements Carriage {
     const { idleTimeoutMs } = this.#owner.options
     if (!this.#begun) return
     this.#awaitsCaller = false
-    this.#deadlineMs = idleTimeoutMs === 0 ? Infinity : performance.now() + idleTimeoutMs
+    const isFree = idleTimeoutMs === 0 || this.#isEventStream
+    this.#deadlineMs = isFree ? Infinity : performance.now() + idleTimeoutMs
   }
 
   #detach(): UpstreamRequest | undefined {

@@ -39,11 +39,14 @@ export class ResponseReader {
   /** Bytes left of the body or chunk. */
   #left = 0
   #reusable = false
+  #touched = false
   #interim = 0
   #trailerBytes = 0
   #trailers: string[] | undefined = undefined
   /** What the head of the last response announced; see ResponseHead. */
   keepAliveMs: number | undefined
+  /** Whether the body of the last response may be silent for as long as it likes. */
+  isEventStream = false
 
   /** Begins to read the response to a request. */
   expect(method: string, sink: ResponseSink): void {
@@ -52,7 +55,9 @@ export class ResponseReader {
     this.#isHeadRequest = method === 'HEAD'
     this.#pending = ''
     this.#reusable = false
+    this.#touched = false
     this.#interim = 0
+    this.isEventStream = false
   }
 
   /** Whether a response is wanted that is not complete. */
@@ -63,6 +68,11 @@ export class ResponseReader {
   /** Whether the head of the response has come. */
   get begun(): boolean {
     return this.#state !== 'head'
+  }
+
+  /** Whether a single byte in answer has come. */
+  get touched(): boolean {
+    return this.#touched
   }
 
   /** Whether the connection may carry another request, once the response is complete. */
@@ -77,6 +87,7 @@ export class ResponseReader {
    */
   read(chunk: Buffer): void {
     let at = 0
+    this.#touched = true
     while (at < chunk.length) {
       // Bytes that nobody asked for: whatever they are, they must not become the answer to the next request.
       if (this.#state === 'done') {
@@ -133,6 +144,7 @@ export class ResponseReader {
     this.#state = empty ? 'done' : FIRST_STATE[framing]
     this.#left = length
     this.keepAliveMs = head.keepAliveMs
+    this.isEventStream = head.isEventStream
     this.#sink?.onHead(head, more || empty)
     if (empty) this.#finish()
   }

@@ -34,8 +34,12 @@ type FailureHandler = (exchange: Exchange, error: CodedError) => void
 const MAX_HEAD_BYTES = 64 * 1024
 /** After a Close frame, for the peer to answer it. */
 const CLOSE_GRACE_MS = 2_000
-/** The longest time that a timer of Node takes. */
-const MAX_TIMER_MS = 2 ** 31 - 1
+/**
+ * How often, and how precisely in the end, it is looked whether a token has expired. Node keeps a list for each length of a
+ * timer, until the time is over: a length of its own for each WebSocket would leave a list behind for the life of its token.
+ */
+const EXPIRY_CHECK_MS = 60_000
+const EXPIRY_STEP_MS = 100
 
 /** Creates the door for WebSockets (RFC 6455): each has a connection of its own to the upstream. */
 export function createTunnels(options: TunnelOptions): Tunnels {
@@ -56,6 +60,7 @@ class Tunnel {
   readonly #caller: CallerSide
   readonly #upstream: Socket
   readonly #timers: NodeJS.Timeout[] = []
+  #expiryTimer: NodeJS.Timeout | undefined = undefined
   readonly #toCaller = new FrameBoundary()
   #connected = false
   #text = ''
@@ -190,12 +195,14 @@ class Tunnel {
     const check = () => {
       const left = endMs - this.#options.clock.now()
       if (left <= 0) return this.close(1008)
-      this.#timers.push(setTimeout(check, Math.min(left, MAX_TIMER_MS)).unref())
+      const waitMs = Math.min(EXPIRY_CHECK_MS, Math.ceil(left / EXPIRY_STEP_MS) * EXPIRY_STEP_MS)
+      this.#expiryTimer = setTimeout(check, waitMs).unref()
     }
     check()
   }
 
   #clear(): void {
+    clearTimeout(this.#expiryTimer)
     for (const timer of this.#timers.splice(0)) clearTimeout(timer)
   }
 

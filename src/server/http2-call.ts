@@ -28,6 +28,7 @@ export class Http2Call implements CallerRequest, CallerResponse {
   #head: string[] | undefined = undefined
   #headersSent = false
   #ended = false
+  #onClose: (() => void) | undefined = undefined
   /** While the peer is waited for to take more of the response. */
   #sending: NodeJS.Timeout | undefined = undefined
   readonly #sendTimeoutMs: number
@@ -66,10 +67,21 @@ export class Http2Call implements CallerRequest, CallerResponse {
   on(event: 'end' | 'error' | 'close', listener: () => void): this
   on(event: string, listener: (chunk: Buffer) => void): this {
     const stream = this.#stream
+    if (event === 'close') {
+      this.#onClose = listener as () => void
+      stream.on('close', () => this.settle())
+    }
     // A reset ends the body, too, but not as its last byte does.
-    if (event === 'end') stream.on('end', () => stream.closed || (listener as () => void)())
+    else if (event === 'end') stream.on('end', () => stream.closed || (listener as () => void)())
     else stream.on(event, listener)
     return this
+  }
+
+  /** Nothing more comes of it: the response has left, or never will. */
+  settle(): void {
+    const onClose = this.#onClose
+    this.#onClose = undefined
+    onClose?.()
   }
 
   once(event: 'drain', listener: () => void): this {
@@ -126,8 +138,11 @@ export class Http2Call implements CallerRequest, CallerResponse {
       if (chunk.length === 0) stream.end()
       else stream.end(chunk, encoding)
     }
-    if (this.trailers === undefined && isSending(stream)) stream.once('finish', endRequest)
     this.#awaitPeer()
+    if (!isSending(stream)) return
+    // Left alone, the library would reset the stream of a body that nobody has begun to read, and at once.
+    if (stream.readableFlowing === null) stream.resume()
+    if (this.trailers === undefined) stream.once('finish', endRequest)
   }
 
   destroy(): void {
@@ -177,12 +192,20 @@ function isSending(stream: ServerHttp2Stream): boolean {
   return !stream.endAfterHeaders && !stream.readableEnded
 }
 
+/** How long whoever has its response may go on sending, in milliseconds. */
+const LINGER_MS = 250
+
 /**
- * Whoever has its response need not send the rest of its request (RFC 9113 §8.1). What ends the response leaves in the next
- * turn of the event loop; a reset before that would overtake it.
+ * Whoever has its response need not send the rest of its request (RFC 9113 §8.1), and is told so. Not at once: callers that
+ * find the end of a response and a reset in one read may take it for a failure and lose the response (curl 7.88).
  */
-function endRequest(this: ServerHttp2Stream): void {
-  setImmediate(() => this.close(constants.NGHTTP2_NO_ERROR))
+function endRequest(this: Stream): void {
+  this[CALL]?.settle()
+  setTimeout(() => {
+    this.resume()
+    if (this.closed) this.destroy()
+    else this.close(constants.NGHTTP2_NO_ERROR)
+  }, LINGER_MS).unref()
 }
 
 function cut(call: Http2Call): void {

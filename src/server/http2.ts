@@ -64,6 +64,7 @@ const MEMORY_MB = 10
 const MEMORY_MB_PER_STREAM = 0.125
 /** What a caller may send of one body before it is read, in bytes. More is faster over long lines, and costs memory. */
 const WINDOW_BYTES = 128 * 1024
+const IDLE_CHECK_MS = 500
 /** How long a peer may take to close a connection on which everything is said, in milliseconds. */
 const LINGER_MS = 500
 /**
@@ -80,6 +81,8 @@ interface Peer {
   readonly session: ServerHttp2Session
   /** Requests in flight. */
   open: number
+  /** Since when there are none, by `performance.now()`. */
+  idleSinceMs: number
   /** Whether it was asked to open no further streams. */
   asked: boolean
   /** When everything had been sent, by `performance.now()`. */
@@ -117,13 +120,12 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
       address: socket.remoteAddress ?? '',
       session,
       open: 0,
+      idleSinceMs: performance.now(),
       asked: false,
       doneMs: undefined,
     }
     session[PEER] = peer
     peers.add(peer)
-    session.setTimeout(limits.keepAliveTimeoutMs)
-    session.on('timeout', closeIdle)
     session.on('close', () => peers.delete(peer))
     session.setLocalWindowSize(WINDOW_BYTES * 8)
   })
@@ -133,13 +135,23 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
     const peer = (stream.session as Session | undefined)?.[PEER]
     if (peer === undefined) return
     peer.open += 1
-    stream.on('close', () => (peer.open -= 1))
+    stream.on('close', () => {
+      peer.open -= 1
+      peer.idleSinceMs = performance.now()
+    })
     if (draining) ask(peer)
     serve(stream, raw, peer.socket)
   })
   server.on('sessionError', (error: NodeJS.ErrnoException, session: Session) => {
     if (isOwnFault(error)) onUnreadable('frame_invalid', error.code ?? error.name, session[PEER]?.address ?? '')
   })
+
+  // Not by the timeout of the session: the library forgets to clear it when a session ends, and keeps the session with it.
+  const idleCheck = setInterval(() => {
+    const limitMs = performance.now() - limits.keepAliveTimeoutMs
+    // A GOAWAY, and then the connection, whether or not the peer closes it.
+    for (const { session, open, idleSinceMs } of peers) if (open === 0 && idleSinceMs <= limitMs) session.destroy()
+  }, IDLE_CHECK_MS).unref()
 
   const serve = (stream: ServerHttp2Stream, raw: string[], socket: Socket) => {
     const head = readHttp2Request(raw, stream.endAfterHeaders, limits.headerBytes)
@@ -162,6 +174,7 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
     },
     close() {
       draining = true
+      clearInterval(idleCheck)
       for (const { session } of peers) session.close()
     },
     sweep() {
@@ -190,11 +203,6 @@ function ask(peer: Peer): void {
   if (peer.asked || session.closed || !socket.writable || socket instanceof TLSSocket) return
   peer.asked = true
   socket.write(NOTICE)
-}
-
-function closeIdle(this: Session): void {
-  // A GOAWAY, and then the connection, whether or not the peer closes it.
-  if (this[PEER]?.open === 0) this.destroy()
 }
 
 /** Streams that fail are seen by their end, connections that fail by their last error. */

@@ -8,6 +8,7 @@ import { findHttp1Fault } from '../http/http1-request.ts'
 import { toProblemResponse } from '../http/problem.ts'
 import type { CallerHandler } from './caller.ts'
 import { createHttp2Connections, type Http2Connections } from './http2.ts'
+import { isAbort, toRefusalCode } from './parse-error.ts'
 import { CURRENT, limitPipeline, whenSent, type Connection } from './pipeline.ts'
 import { divertHttp2, type Undecided } from './preface.ts'
 import { cutIdleReaders } from './readers.ts'
@@ -82,6 +83,8 @@ export interface Listener {
 /** How often timeouts are looked after and idle connections swept, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000
 const SWEEP_INTERVAL_MS = 50
+/** After so much silence the system asks whether the peer is still there, in milliseconds. */
+const KEEP_ALIVE_PROBE_MS = 60_000
 
 /** Creates a listener. Every limit is explicit; what Node would answer by itself is answered, logged and counted here. */
 export function createListener(options: ListenerOptions): Listener {
@@ -135,6 +138,9 @@ export function createListener(options: ListenerOptions): Listener {
       // The gate checks Host, so that this refusal is logged and counted like every other.
       requireHostHeader: false,
       noDelay: true,
+      // Callers of streams of events and of WebSockets may be silent for ever; one that has vanished must not.
+      keepAlive: true,
+      keepAliveInitialDelay: KEEP_ALIVE_PROBE_MS,
     },
     (request, response) => accept(request, response, false),
   )
@@ -165,7 +171,7 @@ export function createListener(options: ListenerOptions): Listener {
     refuse(socket, 'method_not_supported', 'CONNECT')
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
-    if (error.code === 'ECONNRESET' || error.code === 'EPIPE') socket.destroy()
+    if (isAbort(error, (socket as Connection)[CURRENT])) socket.destroy()
     else refuse(socket, toRefusalCode(error.code), error.code ?? 'unknown')
   })
 
@@ -276,13 +282,6 @@ function divert(server: Server, http2: Http2Connections, refuse: Refuse, limits:
     timeoutMs: limits.headersTimeoutMs,
     onSilent: (socket) => refuse(socket, 'request_timeout', 'silent'),
   })
-}
-
-function toRefusalCode(code: string | undefined): RefusalCode {
-  if (code === 'HPE_HEADER_OVERFLOW') return 'header_too_large'
-  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return 'request_timeout'
-  if (code === 'HPE_PAUSED_H2_UPGRADE') return 'upgrade_not_supported'
-  return 'header_invalid'
 }
 
 function toRawResponse(code: RefusalCode, requestId: string): string {

@@ -9,18 +9,28 @@ interface Entry {
 
 export interface MemoryStoreOptions {
   readonly clock: Clock
-  /** When there are more, the one that was set first goes. Default 10,000. */
+  /** When there are more, those that were set first go. Default 10,000. */
   readonly maxEntries?: number
+  /** The same for the characters of all keys and values together. Default 16 Mi. */
+  readonly maxLength?: number
 }
 
 /** A store for one process. Entries are wiped when their time ends, not when somebody looks for them. */
-export function createMemoryStore({ clock, maxEntries = 10_000 }: MemoryStoreOptions): Store {
+export function createMemoryStore({
+  clock,
+  maxEntries = 10_000,
+  maxLength = 16 * 1024 * 1024,
+}: MemoryStoreOptions): Store {
   const entries = new Map<string, Entry>()
+  let length = 0
   let closed = false
 
   const remove = (key: string): void => {
-    entries.get(key)?.callOff()
+    const entry = entries.get(key)
+    if (entry === undefined) return
+    entry.callOff()
     entries.delete(key)
+    length -= key.length + entry.value.length
   }
   const read = (key: string): string | undefined => {
     if (closed) throw new StoreError('closed', true)
@@ -31,8 +41,11 @@ export function createMemoryStore({ clock, maxEntries = 10_000 }: MemoryStoreOpt
     if (closed) throw new StoreError('closed', true)
     remove(key)
     entries.set(key, { value, expiresAtMs: clock.now() + ttlMs, callOff: clock.after(ttlMs, () => remove(key)) })
-    const [oldest] = entries.keys()
-    if (entries.size > maxEntries && oldest !== undefined) remove(oldest)
+    length += key.length + value.length
+    for (const oldest of entries.keys()) {
+      if (entries.size <= maxEntries && length <= maxLength) break
+      remove(oldest)
+    }
   }
 
   return {

@@ -25,7 +25,8 @@ export interface RedisStoreOptions {
 
 /** Files in PEM form, read for each connection. */
 export interface RedisTls {
-  readonly serverName: string
+  /** Absent for the address that is connected to. */
+  readonly serverName: string | undefined
   readonly caFile: string | undefined
   readonly certificateFile: string | undefined
   readonly keyFile: string | undefined
@@ -59,7 +60,7 @@ const GREET = `return redis.call('set', KEYS[1], '1', 'px', 1000)`
 const DISCONNECTING = new Set(['READONLY', 'LOADING', 'MASTERDOWN', 'NOAUTH', 'WRONGPASS', 'NOPERM', 'UNKILLABLE'])
 
 /**
- * A store in Redis (2.6 and later, or what speaks like it). It connects by itself, and again whenever the connection is
+ * A store in Redis (2.6 and later, or what speaks like it; no cluster). It connects by itself, and again whenever the connection is
  * lost, with back-off; meanwhile commands fail at once. A command that is not answered in time ends the connection, so that
  * the next one does not wait behind it. No error of the library leaves this file.
  */
@@ -76,6 +77,7 @@ class RedisStore implements Store {
   #callOff: () => void = () => undefined
   /** Ends with the first attempt to connect, however that goes. */
   readonly #first: Promise<void>
+  readonly status = (): StoreStatus => ({ kind: 'redis', state: this.#state })
 
   constructor(options: RedisStoreOptions) {
     this.#options = options
@@ -101,10 +103,6 @@ class RedisStore implements Store {
 
   async deleteIfEqual(key: string, expected: string): Promise<boolean> {
     return (await this.#run('EVAL', DELETE_IF_EQUAL, '1', this.#name(key), expected)) === 1
-  }
-
-  status(): StoreStatus {
-    return { kind: 'redis', state: this.#state }
   }
 
   async close(): Promise<void> {
@@ -208,7 +206,7 @@ function toTlsOptions(tls: RedisTls | undefined): Record<string, unknown> {
   const { serverName, caFile, certificateFile, keyFile } = tls
   return {
     tls: true,
-    servername: serverName,
+    ...(serverName !== undefined && { servername: serverName }),
     ...(caFile !== undefined && { ca: readFileSync(caFile) }),
     ...(certificateFile !== undefined && { cert: readFileSync(certificateFile) }),
     ...(keyFile !== undefined && { key: readFileSync(keyFile) }),

@@ -11,7 +11,7 @@ export interface Store {
   replaceIfEqual(key: string, expected: string, value: string, ttlMs: number): Promise<boolean>
   /** Deletes exactly this value. @returns whether it was there */
   deleteIfEqual(key: string, expected: string): Promise<boolean>
-  status(): StoreStatus
+  readonly status: () => StoreStatus
   close(): Promise<void>
 }
 

@@ -72,6 +72,8 @@ export interface Telemetry {
   readonly keysFetched: (issuer: string, event: KeysFetched) => void
   readonly exchangeFinished: (outcome: ExchangeFinished) => void
   readonly exchangeCoalesced: (client: string) => void
+  /** Tokens that a client got for itself could not be renewed ahead of their end. */
+  readonly renewalFailed: (client: string, code: string) => void
   readonly exchangeReplayed: (client: string) => void
   readonly exchangeUnshared: (client: string) => void
   readonly refreshTokenSealed: (client: string, operation: 'seal' | 'open' | 'refuse') => void
@@ -88,12 +90,15 @@ export interface Telemetry {
   /** These are the issuers from now on. */
   readonly watchIssuers: (issuers: readonly WatchedIssuer[]) => void
   readonly watchTokenCache: (status: TokenCacheStatus) => void
+  /** This is the store that replicas share from now on; none for `undefined`. */
+  readonly watchStore: (status: StoreStatus | undefined) => void
   /** The configuration was loaded, at this time in milliseconds since the Unix epoch. */
   readonly configLoaded: (atMs: number) => void
   /** A changed configuration was taken into use, or was not for these reasons. */
   readonly reloaded: (problems: readonly string[]) => void
 }
 
+type StoreStatus = () => { readonly state: string }
 type TokenCacheStatus = () => { readonly entries: number; readonly bytes: number }
 
 export interface TelemetryOptions {
@@ -112,10 +117,12 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
   const presented = { hit: 0, miss: 0 }
   let issuers: readonly WatchedIssuer[] = []
   let tokenCache: TokenCacheStatus | undefined
+  let store: StoreStatus | undefined
   const leftAlone = new Set<string>()
   metrics.onScrape(() => {
     setIssuers(metrics, issuers)
     setTokenCache(metrics, tokenCache)
+    setStore(metrics, store)
     metrics.set('bearward_requests_in_flight', inFlight)
     const dropped = log.droppedLines()
     metrics.count('bearward_log_lines_dropped_total', {}, dropped - droppedBefore)
@@ -193,11 +200,12 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     },
 
     storeChanged(fault, onFailure) {
-      for (const one of STORE_STATES) {
-        metrics.set('bearward_store_state', (one === 'ready') === (fault === undefined) ? 1 : 0, { state: one })
-      }
       if (fault === undefined) log.info('the store can be used')
       else log.warn(`the store cannot be used; ${STORE_FAILURE[onFailure]}`, { reason: clip(fault) })
+    },
+
+    renewalFailed(client, code) {
+      log.warn('the token of a client could not be renewed yet; the old one is used on', { client, code })
     },
 
     answerValidated({ client, grant, result, heldMs, validated, detail }) {
@@ -238,6 +246,7 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
 
     watchIssuers: (current) => void (issuers = current),
     watchTokenCache: (status) => void (tokenCache = status),
+    watchStore: (status) => void (store = status),
 
     configLoaded(atMs) {
       metrics.set('bearward_config_loaded_timestamp_seconds', atMs / 1000)
@@ -286,6 +295,15 @@ function setTokenCache(metrics: Metrics, status: TokenCacheStatus | undefined): 
   const { entries, bytes } = status()
   metrics.set('bearward_token_cache_entries', entries)
   metrics.set('bearward_token_cache_bytes', bytes)
+}
+
+function setStore(metrics: Metrics, status: StoreStatus | undefined): void {
+  metrics.clear('bearward_store_state')
+  if (status === undefined) return
+  const isReady = status().state === 'ready'
+  for (const state of STORE_STATES) {
+    metrics.set('bearward_store_state', (state === 'ready') === isReady ? 1 : 0, { state })
+  }
 }
 
 type KeysLoaded = Extract<KeysFetched, { ok: true }>

@@ -20,11 +20,12 @@ const GOOD = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 const POISON = 'HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Poison: 1\r\n\r\npoison'
 
 /** Answers the first request with these bytes, and others as usual. */
-function answerWith(bytes: string, end = false): void {
+function answerWith(bytes: string, end = false, later = ''): void {
   target.backend.answer = (socket: Socket, request) => {
     if (!request.includes('/public/a ')) return ok(socket)
     socket.write(Buffer.from(bytes, 'latin1'))
     if (end) socket.end()
+    if (later !== '') setTimeout(() => socket.write(Buffer.from(later, 'latin1')), 30)
   }
 }
 
@@ -125,10 +126,21 @@ describe('a response that can be read in two ways', () => {
     expect(outcome.text.length).toBeLessThan(8_192)
   })
 
-  it.each(BROKEN_CHUNKS)('in its chunks, %s: cut off, never complete', async (_what, chunks) => {
+  it.each(BROKEN_CHUNKS)('in its chunks, %s: 502, or cut off when a part has left', async (_what, chunks) => {
     answerWith(`HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${chunks}`)
+    const outcome = await target.attack(GET + NEXT, { answers: 2 })
+    if (outcome.statuses[0] === 200) expect(outcome.closed).toBe(true)
+    else expect(outcome.statuses).toEqual([502, 200])
+    expect(outcome.text).not.toMatch(/\r\n0\r\n\r\n$/)
+    const line = target.sidecar.logLines().findLast(({ path }) => path === '/public/a')
+    expect(line).toMatchObject({ code: 'upstream_invalid_response' })
+  })
+
+  it.each(BROKEN_CHUNKS)('in chunks that come later, %s: cut off, never complete', async (_what, chunks) => {
+    answerWith('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n', false, chunks)
     const outcome = await target.attack(GET + NEXT)
     expect(outcome.closed).toBe(true)
+    expect(outcome.text).toMatch(/^HTTP\/1\.1 200 [\s\S]*good/)
     expect(outcome.text).not.toMatch(/0\r\n\r\n$/)
     const line = target.sidecar.logLines().findLast(({ path }) => path === '/public/a')
     expect(line).toMatchObject({ code: 'upstream_invalid_response' })

@@ -10,7 +10,7 @@ import { ConfigError } from '../../src/errors.ts'
 import { SETTINGS } from '../dev/generate.ts'
 
 const EXAMPLES = join(import.meta.dirname, '../../config/examples')
-const names = readdirSync(EXAMPLES)
+const names = readdirSync(EXAMPLES).filter((name) => name.endsWith('.yaml'))
 
 function load(text: string) {
   const folder = mkdtempSync(join(tmpdir(), 'bearward-'))

@@ -19,6 +19,10 @@ const exchanges = (code: string) =>
 const keys = (state: string) => of('bearward_jwks_state', `issuer="main",state="${state}"`)
 const fetches = (result: string) => of('bearward_jwks_fetches_total', `issuer="main",result="${result}"`)
 const decisions = (le: string) => of('bearward_decision_duration_seconds_bucket', `le="${le}"`)
+const validations = (result: string) => of('bearward_helper_validations_total', `client="web",result="${result}"`)
+const breaker = (state: string) => of('bearward_helper_breaker_state', `issuer="main",state="${state}"`)
+const store = (state: string) => of('bearward_store_state', `state="${state}"`)
+const seals = (operation: string) => of('bearward_helper_sealed_total', `client="web",operation="${operation}"`)
 const INFO = of('bearward_build_info', 'version="1",node="24"')
 /** Sixty a minute: one a second. */
 const STEADY = '0+60x500'
@@ -146,6 +150,37 @@ export const ALERT_CASES: readonly AlertCase[] = [
     atMinutes: 30,
     fires: { [exchanges('ok')]: STEADY, [exchanges('refused_by_issuer')]: '0+40x60' },
     quiet: { [exchanges('ok')]: STEADY, [exchanges('refused_by_issuer')]: '0+4x60' },
+  },
+  {
+    alert: 'BearwardTokensNotValidated',
+    atMinutes: 20,
+    // The first one, with which the series begins.
+    fires: { [validations('valid')]: STEADY, [validations('refused')]: '_x15 1x40' },
+    // One long ago.
+    quiet: {
+      [validations('valid')]: STEADY,
+      [validations('refused')]: '1x60',
+      [validations('keys_unavailable')]: '0x60',
+    },
+  },
+  {
+    alert: 'BearwardIssuerLeftAlone',
+    atMinutes: 15,
+    // Tried from time to time, in vain.
+    fires: { [breaker('open')]: '1 1 0 1 1 0 1 1 0 1x40', [breaker('half_open')]: '0 0 1 0 0 1 0 0 1 0x40' },
+    quiet: { [breaker('open')]: '0x11 1 1 0x40', [breaker('closed')]: '1x11 0 0 1x40' },
+  },
+  {
+    alert: 'BearwardStoreUnavailable',
+    atMinutes: 10,
+    fires: { [store('unavailable')]: '0 1x40', [store('ready')]: '1 0x40' },
+    quiet: { [store('unavailable')]: '0 1 0x40', [store('ready')]: '1 0 1x40' },
+  },
+  {
+    alert: 'BearwardSealsRefused',
+    atMinutes: 25,
+    fires: { [seals('open')]: STEADY, [seals('refuse')]: '0+20x60' },
+    quiet: { [seals('open')]: STEADY, [seals('refuse')]: '0+2x60' },
   },
 ]
 

@@ -23,6 +23,7 @@ export CONTAINERS_CONF=$root/test/deploy/containers.conf
 # conmon leaves a file where it is started when a container runs out of memory.
 cd "$work"
 clean_up() {
+  podman rm -f -t 0 "$pod-alone-api" "$pod-alone" > /dev/null 2>&1 || true
   podman pod rm -f "$pod" > /dev/null 2>&1 || true
   podman rmi -f "$image" "$image-again" > /dev/null 2>&1 || true
   rm -rf "$work"

@@ -99,6 +99,16 @@ same 'exit code' 0 "$(podman inspect "$pod-bearward" --format '{{.State.ExitCode
 podman logs "$pod-bearward" | grep -q '"msg":"stopped"' || fail 'it did not say that it stopped'
 echo "   stopped in $((SECONDS - seconds)) s"
 
+step 'the way of deploy/compose: the API in the network of bearward'
+podman pod rm -f "$pod" > /dev/null 2>&1 || true
+podman run -d --name "$pod-alone" --read-only --cap-drop ALL --security-opt no-new-privileges --memory 192m --pids-limit 64 \
+  -p 127.0.0.1::8080 -v "$work/config:/etc/bearward:ro" "$image" > /dev/null 2> "$work/log"
+podman run -d --name "$pod-alone-api" --network "container:$pod-alone" --read-only --cap-drop ALL --user 1000 \
+  -e HOST=127.0.0.1 -v "$root/deploy/kustomize/example/app:/app:ro" localhost/stand-in/runtime /app/api.mjs > /dev/null
+port=$(podman port "$pod-alone" 8080/tcp | cut -d: -f2)
+for _ in $(seq 100); do [ "$(answer "http://127.0.0.1:$port/healthz")" != 200 ] || break; sleep 0.1; done
+same 'a published port' 200 "$(answer -H "Authorization: Bearer $(cat "$work/token")" "http://127.0.0.1:$port/orders")"
+same 'without a token' 401 "$(answer "http://127.0.0.1:$port/orders")"
 cat > "$out/figures.txt" << END
 image: $((app_kib / 1024)).$((app_kib % 1024 * 10 / 1024)) MiB beside Node's $((node_kib / 1024)) MiB, $components packages
 start to ready: $ready_ms ms, the start of the container included

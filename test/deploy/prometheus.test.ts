@@ -269,7 +269,8 @@ describe.skipIf(!available)(`a real Prometheus${reason}`, () => {
     const all = async () => (await query<Groups>('rules')).groups.flatMap((group) => group.rules)
     await eventually(async () => (await all()).every(({ health }) => health !== 'unknown'))
     expect((await all()).filter(({ health }) => health !== 'ok')).toEqual([])
-    expect(await query<{ alerts: unknown[] }>('alerts')).toEqual({ alerts: [] })
+    // A scrape that took too long on a busy machine passes.
+    await eventually(async () => (await query<{ alerts: unknown[] }>('alerts')).alerts.length === 0)
   })
 })
 

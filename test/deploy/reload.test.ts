@@ -177,6 +177,31 @@ describe('a configuration that changes', () => {
     expect(issuer.requests.jwks).toBe(jwks)
   })
 
+  it('keeps the keys of an issuer that is down, when only how long they are used changes', async () => {
+    const other = await startAuthorizationServer()
+    const issuers = (more: object) => ({
+      issuers: [{ name: 'other', issuer: other.issuer, audience: other.audience, ...more }],
+      helper: {},
+    })
+    volume.write('bearward.yaml', config(issuers({})))
+    const serving = await serve()
+    const token = other.signAccessToken()
+    await other.stop()
+
+    replace(config(issuers({ jwks_max_stale: '48h' })))
+    await serving.said(RELOADED)
+    expect((await call(serving, '/', token)).status).toBe(200)
+    expect((await serving.status()).issuers).toMatchObject([{ name: 'other', keys: 1 }])
+    // And the other way: keys that must not be used without the issuer are used up when their time is over.
+    replace(config(issuers({ jwks_refresh_interval: '30s', jwks_max_stale: '0s' })))
+    await serving.said(RELOADED, 2)
+    expect((await call(serving, '/', token)).status).toBe(200)
+    // Where keys come from is another matter.
+    replace(config(issuers({ jwks_uri: new URL('/elsewhere', other.issuer).href })))
+    expect(await serving.said(NOT_RELOADED)).toMatchObject({ problems: ['the keys of issuer other cannot be had'] })
+    expect((await call(serving, '/', token)).status).toBe(200)
+  }, 40_000)
+
   it('lets requests under way end where they began', async () => {
     const answers: (() => void)[] = []
     const slow = await startUpstream((_request, response) => void answers.push(() => response.end('from the old one')))

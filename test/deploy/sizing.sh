@@ -7,7 +7,8 @@ cd "$(dirname "$0")/../.."
 
 step 'build'
 build --tag "$image"
-start_pod 5000
+# As many as are remembered unless a configuration says otherwise.
+start_pod 10000
 
 # Megabytes of a field of the sidecar's status.
 mebibytes() { echo "$(($(status "$1" | tr -dc 0-9) / 1024)) MiB"; }

@@ -7,7 +7,7 @@ import { createSigningKey, signJwt, type Alg, type SigningKey } from './signer.t
 
 /** `lost`: the request is served in full, and its answer never arrives. */
 export type FailureMode = '500' | 'hang' | 'reset' | 'html' | 'empty' | 'lost'
-type Endpoint = 'token' | 'jwks' | 'discovery'
+type Endpoint = 'token' | 'device' | 'revocation' | 'jwks' | 'discovery'
 
 export interface AuthorizationServerOptions {
   /** 0 for any free port. */
@@ -41,6 +41,8 @@ export interface AuthorizationServer {
   signIn(clientId?: string, scope?: string): Promise<string>
   /** An authorization code of a signed-in user, bound to what is given. */
   issueCode(binding?: CodeBinding): Promise<string>
+  /** The user of a device decides: yes by default. */
+  decideDevice(userCode: string, decision?: 'yes' | 'no'): Promise<void>
   /** An access token of the current key with any claims; `undefined` leaves one out. */
   signAccessToken(claims?: Record<string, unknown>, header?: Record<string, unknown>): string
   /** Gives a client another secret. */
@@ -94,7 +96,7 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
   let clientKeys: readonly object[] = []
   let keys: SigningKey[] = [createSigningKey(alg, randomUUID())]
   const current = () => keys[0] as SigningKey
-  const requests = { token: 0, jwks: 0, discovery: 0 }
+  const requests = { token: 0, device: 0, revocation: 0, jwks: 0, discovery: 0 }
   const failures = new Map<Endpoint, FailureMode>()
   let delayMs = 0
   let change: ((body: Record<string, unknown>) => Record<string, unknown>) | undefined
@@ -187,6 +189,15 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
     return code.save()
   }
 
+  async function decideDevice(userCode: string, decision: 'yes' | 'no' = 'yes'): Promise<void> {
+    const code = await provider.DeviceCode.findByUserCode(userCode.toUpperCase().replace(/\W/g, ''))
+    if (code === undefined) throw new Error(`no device waits with the code ${userCode}`)
+    const scope = 'openid offline_access read:orders'
+    const yes = { accountId: 'user-1', authTime: now(), grantId: await saveGrant(code.clientId, scope), scope }
+    Object.assign(code, decision === 'yes' ? { ...yes, resource: audience } : { error: 'access_denied' })
+    await code.save()
+  }
+
   async function signIn(clientId = 'web', scope = 'openid offline_access read:orders'): Promise<string> {
     const token = new provider.RefreshToken({
       accountId: 'user-1',
@@ -210,6 +221,7 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
     requests,
     signIn,
     issueCode,
+    decideDevice,
     signAccessToken,
     changeSecret(client, next) {
       clients[client].secret = next
@@ -242,6 +254,8 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
 function toEndpoint(path: string): Endpoint | undefined {
   if (path === '/token') return 'token'
   if (path === '/jwks') return 'jwks'
+  if (path === '/device/auth') return 'device'
+  if (path === '/token/revocation') return 'revocation'
   return path.includes('/.well-known/') ? 'discovery' : undefined
 }
 
@@ -358,7 +372,11 @@ function toConfiguration({ keys, clients, clientKeys, audience, alg, accessToken
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
       deviceFlow: { enabled: true },
-      revocation: { enabled: true },
+      revocation: {
+        enabled: true,
+        allowedPolicy: (_context: unknown, client: { clientId: string }, token: { clientId?: string }) =>
+          token.clientId === client.clientId,
+      },
       // As behind a proxy that ends TLS.
       mTLS: {
         enabled: true,

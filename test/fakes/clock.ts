@@ -4,6 +4,8 @@ import type { Clock } from '../../src/util/clock.ts'
 export interface FakeClock extends Clock {
   /** Moves on, and runs what came due on the way, each at its own time. */
   advance(ms: number): void
+  /** How many things wait for it. */
+  waiting(): number
 }
 
 /** @param startMs - milliseconds since the Unix epoch */
@@ -28,5 +30,6 @@ export function createFakeClock(startMs = Date.now()): FakeClock {
       }
       nowMs = endMs
     },
+    waiting: () => pending.size,
   }
 }

@@ -16,6 +16,9 @@ declare module 'oidc-provider' {
     on(event: string, listener: (...args: unknown[]) => void): this
     readonly Client: { find(id: string): Promise<object | undefined> }
     readonly Grant: new (properties: Record<string, unknown>) => Grant
+    readonly DeviceCode: {
+      findByUserCode(userCode: string): Promise<(Model & { readonly clientId: string }) | undefined>
+    }
     readonly AuthorizationCode: new (properties: Record<string, unknown>) => Model
     readonly RefreshToken: new (properties: Record<string, unknown>) => Model
   }

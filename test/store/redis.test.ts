@@ -164,6 +164,8 @@ describe('a Redis', () => {
     const { store } = start(redis.port, { tls })
     await store.set('a', '1', LONG)
     expect(await store.get('a')).toBe('1')
+    const unnamedHost = start(redis.port, { tls: { ...tls, serverName: undefined } })
+    await unnamedHost.store.set('a', '2', LONG)
     const stranger = start(redis.port, { tls: { ...tls, caFile: undefined } })
     expect((await errorOf(stranger.store.get('a')))?.code).toMatch(/CERT|ISSUER|VERIFY/)
     const misnamed = start(redis.port, { tls: { ...tls, serverName: 'other.test' } })

@@ -142,6 +142,19 @@ describe('the store in memory', () => {
     await store.close()
   })
 
+  it('keeps no more text than it may, and nothing that is longer alone', async () => {
+    const store = createMemoryStore({ clock: systemClock, maxLength: 10 })
+    await store.set('a', '1234', LONG)
+    await store.set('a', '5678', LONG)
+    await store.set('b', '1234', LONG)
+    expect(await Promise.all(['a', 'b'].map((key) => store.get(key)))).toEqual(['5678', '1234'])
+    await store.set('c', '1', LONG)
+    expect(await Promise.all(['a', 'b', 'c'].map((key) => store.get(key)))).toEqual([undefined, '1234', '1'])
+    await store.set('d', '1234567890', LONG)
+    expect(await store.get('d')).toBeUndefined()
+    await store.close()
+  })
+
   it('wipes what is over without being asked for it', async () => {
     const timers = new Set<() => void>()
     const clock = {

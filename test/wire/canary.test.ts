@@ -1,7 +1,12 @@
+import { generateKeyPairSync } from 'node:crypto'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { CODES } from '../../src/errors.ts'
+import { CODES, GRANT_CODES } from '../../src/errors.ts'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { openRaw, sendRaw } from '../fakes/raw.ts'
+import { startScriptedEndpoint, type ScriptedEndpoint } from '../fakes/scripted-endpoint.ts'
 import { allOutput, startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
 import { startRawUpstream, startUpstream, type FakeUpstream, type RawUpstream } from '../fakes/upstream.ts'
 
@@ -17,6 +22,10 @@ let upstream: FakeUpstream
 let broken: RawUpstream
 let sidecar: FakeSidecar
 let toBroken: FakeSidecar
+let scripted: ScriptedEndpoint
+const folder = mkdtempSync(join(tmpdir(), 'bearward-'))
+const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+const PEM = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
 const answers: string[] = []
 
 beforeAll(async () => {
@@ -36,9 +45,26 @@ beforeAll(async () => {
     { name: 'admin', prefix: ['/admin'], scopes: { all: ['admin'] } },
     { name: 'claims', prefix: ['/claims'], claims: [{ claim: 'level', any_of: [3] }] },
   ]
+  scripted = await startScriptedEndpoint({ body: {} })
+  writeFileSync(join(folder, 'key.pem'), PEM)
+  const redirect_uris = ['https://app.bearward.test/callback']
+  const endpoints = {
+    token_endpoint: `${scripted.url}/token?key=${CANARY}`,
+    device_authorization_endpoint: `${scripted.url}/device?key=${CANARY}`,
+    revocation_endpoint: `${scripted.url}/revoke?key=${CANARY}`,
+  }
+  const grants = ['refresh_token', 'authorization_code', 'device_code', 'client_credentials', 'token_exchange']
   const helper = {
     timeout: '1s',
     clients: {
+      signing: {
+        client_id: 'signing',
+        client_authentication: 'private_key_jwt',
+        key_file: join(folder, 'key.pem'),
+        grants,
+        redirect_uris,
+        ...endpoints,
+      },
       web: { client_id: 'web', client_secret: { env: 'WEB_SECRET' } },
       wrong: { client_id: 'service', client_secret: { env: 'CANARY_SECRET' } },
     },
@@ -53,6 +79,8 @@ afterAll(async () => {
   await issuer.stop()
   await upstream.stop()
   await broken.stop()
+  await scripted.stop()
+  rmSync(folder, { recursive: true })
 })
 
 const secretFields = ['Cookie: session=' + CANARY, `X-Api-Key: ${CANARY}`, `Proxy-Authorization: Basic ${CANARY}`]
@@ -184,6 +212,73 @@ it('whatever happens to a grant, no secret in it is written down', async () => {
   expect([...statuses].toSorted()).toEqual([200, 400, 502, 504])
   await sidecar.metrics()
   expectSilence()
+})
+
+it('whatever happens to codes, devices and tokens of others, no secret in it is written down', async () => {
+  const seen = new Set<string>()
+  const post = async (path: string, parameters: Record<string, string>, isPassedThrough = false) => {
+    const response = await fetch(sidecar.helper + path, {
+      method: 'POST',
+      body: new URLSearchParams({ client_id: 'signing', ...parameters }),
+      headers: { cookie: `a=${CANARY}`, 'x-secret': CANARY },
+    })
+    const text = await response.text()
+    if (response.status !== 200 && !isPassedThrough) answers.push(text)
+    seen.add((JSON.parse(text === '' ? '{}' : text) as { code?: string }).code ?? 'ok')
+  }
+  const urn = (name: string) => `urn:ietf:params:oauth:grant-type:${name}`
+  const redirect_uri = 'https://app.bearward.test/callback'
+  const code = { grant_type: 'authorization_code', code: CANARY, code_verifier: `${CANARY}${'x'.repeat(40)}` }
+  const grants: Record<string, string>[] = [
+    { grant_type: 'refresh_token', refresh_token: CANARY },
+    { ...code, redirect_uri, nonce: CANARY },
+    { grant_type: 'client_credentials', scope: CANARY },
+    { grant_type: urn('token-exchange'), subject_token: CANARY, subject_token_type: CANARY },
+    { grant_type: urn('device_code') },
+  ]
+  const everything = async (isPassedThrough = false) => {
+    // A device code is polled once in a while only: each time another one.
+    const device_code = CANARY + String(seen.size) + String(Math.random())
+    for (const grant of grants) await post('/oauth2/token', { device_code, ...grant }, isPassedThrough)
+    await post('/oauth2/device_authorization', { scope: CANARY }, isPassedThrough)
+    await post('/oauth2/revoke', { token: CANARY, token_type_hint: CANARY }, isPassedThrough)
+  }
+  // A provider whose every answer holds the word.
+  const tokens = { access_token: CANARY, refresh_token: CANARY, token_type: 'Bearer', expires_in: 1 }
+  scripted.answer({
+    body: { ...tokens, device_code: CANARY, user_code: CANARY, verification_uri: 'https://a.example' },
+  })
+  await everything()
+  scripted.answer({ body: { ...tokens, token_type: CANARY, id_token: `${CANARY}.${CANARY}.${CANARY}` } })
+  await everything()
+  for (const status of [200, 302, 403, 429, 500]) {
+    scripted.answer({ status, body: `<html>${CANARY}`, headers: { location: `/${CANARY}`, 'x-secret': CANARY } })
+    await everything()
+  }
+  scripted.answer({ status: 401, body: { error: 'invalid_client', error_description: CANARY } })
+  await everything()
+  scripted.answer({ status: 400, body: { error: 'invalid_grant', error_description: CANARY, mfa_token: CANARY } })
+  await everything(true)
+
+  // A caller that makes mistakes.
+  await post('/oauth2/token', { ...code, redirect_uri: `https://${CANARY}.example/` })
+  await post('/oauth2/token', { ...code, redirect_uri, code_verifier: CANARY })
+  await post('/oauth2/token', { grant_type: urn(CANARY) })
+  await post('/oauth2/token', { grant_type: urn('device_code'), device_code: CANARY, wait: CANARY })
+  await post('/oauth2/token', { client_id: CANARY })
+  await post('/oauth2/token', { client_secret: CANARY })
+  await post(`/oauth2/token?code=${CANARY}`, {})
+  await post(`/${CANARY}`, {})
+  await fetch(`${sidecar.helper}/.well-known/oauth-authorization-server/${CANARY}`)
+  await scripted.stop()
+  await everything()
+
+  expect([...seen].filter((one) => one in GRANT_CODES).length).toBeGreaterThan(10)
+  await sidecar.metrics()
+  expectSilence()
+  for (const line of PEM.split('\n').slice(1, -2)) expect(allOutput.join('')).not.toContain(line)
+  // What the caller sent along goes nowhere.
+  for (const { headers } of scripted.seen) expect(JSON.stringify(headers)).not.toContain(CANARY)
 })
 
 function expectSilence(): void {

@@ -95,6 +95,10 @@ describe('an upstream', () => {
     ['a folded line', 'HTTP/1.1 200 OK\r\nX: 1\r\n 2\r\nContent-Length: 2\r\n\r\nok'],
     ['a line break in a value', 'HTTP/1.1 200 OK\r\nX: 1\nSet-Cookie: a\r\nContent-Length: 2\r\n\r\nok'],
     ['a huge head', `HTTP/1.1 200 OK\r\n${'X: 1\r\n'.repeat(20_000)}\r\n`],
+    [
+      'a body whose first bytes are wrong, with its head',
+      'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n',
+    ],
     ['another protocol unasked', 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n'],
   ])('that sends %s: 502', async (_what, text) => {
     const { sidecar } = await backend(write(text))
@@ -127,6 +131,19 @@ describe('an upstream', () => {
     expect(response.status).toBe(200)
     await expect(response.text()).rejects.toThrow()
     await expect.poll(() => sidecar.lastRequest()['code']).toBe(code)
+  })
+
+  it('that sends a stream of events may be silent in between for longer than others', async () => {
+    for (const type of ['text/event-stream', 'Text/Event-Stream;charset=utf-8']) {
+      const { sidecar } = await backend((socket) => {
+        socket.write(`HTTP/1.1 200 OK\r\nContent-Type: ${type}\r\n\r\ndata: first\n\n`)
+        setTimeout(() => socket.end('data: second\n\n'), 2_500)
+      })
+      expect(await (await send(sidecar)).text()).toBe('data: first\n\ndata: second\n\n')
+    }
+    const { sidecar } = await backend(write('HTTP/1.1 200 OK\r\nContent-Type: text/event-streams\r\n\r\npart'))
+    await expect((await send(sidecar)).text()).rejects.toThrow()
+    await expect.poll(() => sidecar.lastRequest()).toMatchObject({ code: 'upstream_timeout' })
   })
 
   it('that sends more than it announced: the rest never becomes the next answer', async () => {
@@ -200,6 +217,16 @@ describe('a connection that the upstream closes just as it is used again', () =>
     expect(upstream.received().match(/POST \/a /g)).toHaveLength(1)
   })
 
+  it('is not tried once more when a part of the answer had come', async () => {
+    const parts = ['HTTP/1.1 2', 'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n']
+    for (const part of parts) {
+      const { sidecar, upstream } = await backend(once, (socket) => socket.end(part), ok)
+      expect((await send(sidecar)).status).toBe(200)
+      expect(await outcome(sidecar)).toBe('502 upstream_reset')
+      expect(upstream.received().match(/GET \/a /g)).toHaveLength(2)
+    }
+  })
+
   it('is tried once more, not for ever', async () => {
     const { sidecar, upstream } = await backend(once, (socket) => socket.destroy())
     expect((await send(sidecar)).status).toBe(200)
@@ -268,6 +295,10 @@ describe('the caller leaves', () => {
       await expect.poll(() => seen, { timeout: 10_000 }).toEqual(['data'])
       socket.destroy()
       await expect.poll(() => seen, { timeout: 10_000 }).toEqual(['data', 'error'])
+      await expect.poll(() => sidecar.lastRequest(), { timeout: 10_000 }).toMatchObject({ code: 'caller_gone' })
     }
+    // Each was told of once.
+    expect(sidecar.logLines().filter(({ msg }) => msg === 'request')).toHaveLength(2)
+    expect(await sidecar.metrics()).not.toContain('code="header_invalid"')
   })
 })

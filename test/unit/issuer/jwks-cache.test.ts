@@ -87,6 +87,25 @@ async function look(keys: JwksCache, kid: string | undefined, alg = 'ES256'): Pr
 const isCurrent = ({ cache: keys, clock }: Setup, key: VerificationKey | undefined) =>
   key !== undefined && keys.isCurrent(key, clock.now())
 
+describe('the keys of another cache', () => {
+  it.each([
+    [0, 'keys_unavailable'],
+    [HOUR, 'first'],
+  ])('are used on for as long as the own settings say: %i ms', async (maxStaleMs, afterwards) => {
+    const before = setUp(serves(first))
+    before.cache.start()
+    await before.settled(1)
+    before.cache.close()
+    const after = setUp(down, { before: before.cache.soFar(), refreshIntervalMs: MINUTE, maxStaleMs })
+    after.cache.start()
+    await after.settled(1)
+    expect(after.cache.status()).toMatchObject({ keys: 1, failures: 1 })
+    expect(await look(after.cache, 'first')).toBe('first')
+    await after.pass(2 * MINUTE)
+    expect(await look(after.cache, 'first')).toBe(afterwards)
+  })
+})
+
 describe('before the first keys', () => {
   it('many requests wait for one fetch', async () => {
     const gate = Promise.withResolvers<unknown>()

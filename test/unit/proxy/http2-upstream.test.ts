@@ -36,6 +36,7 @@ function ask(path: string) {
     onHead: ({ status }) => void said.push(String(status)),
     onData: (chunk) => void said.push(chunk.toString()),
     onEnd: () => void said.push('end'),
+    flush: () => undefined,
     onFailure: (error) => void failures.push(error),
   }
   return { request, said, failures }
