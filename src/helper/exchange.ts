@@ -44,16 +44,23 @@ export async function exchange(request: Exchange, tools: ExchangeTools): Promise
   const { spending, release } = tools
   const { client } = request
   const binding = bind(client, request.caller)
-  const grant = await openGrant(request.grant, binding, spending)
+  const { grant, outdated } = await openGrant(request, binding, tools)
   const response = await getTokens({ ...request, grant }, tools)
   // By each caller for itself: what one of them knows about the grant must not make it another one to spend.
   if (grant.type === 'refresh_token') release.compare({ client, grant, response }, grant.subject)
-  return sealTokens(response, binding, spending)
+  const subject = release.subjectOf({ client, grant, response })
+  return sealTokens(response, { ...binding, subject }, outdated, spending)
 }
 
-async function openGrant(grant: GrantRequest, binding: SealBinding, spending: Spending): Promise<GrantRequest> {
-  if (grant.type !== 'refresh_token') return grant
-  return { ...grant, refreshToken: await openRefreshToken(grant.refreshToken, binding, spending) }
+async function openGrant(
+  { client, grant }: Exchange,
+  binding: SealBinding,
+  { spending, release }: ExchangeTools,
+): Promise<{ grant: GrantRequest; outdated: string | undefined }> {
+  if (grant.type !== 'refresh_token') return { grant, outdated: undefined }
+  const { refreshToken, subject, isCurrent } = await openRefreshToken(grant.refreshToken, binding, spending)
+  if (subject !== undefined) release.learn(client, refreshToken, subject)
+  return { grant: { ...grant, refreshToken }, outdated: isCurrent ? undefined : refreshToken }
 }
 
 function getTokens(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {

@@ -52,8 +52,8 @@ const revocation: Operation = {
     const hint = parameters.get('token_type_hint')
     // Access tokens are never sealed.
     const isSealable = hint !== 'access_token'
-    const token = isSealable ? await openRefreshToken(value, bind(client, caller), spending) : value
-    await revokeToken(client, token, hint)
+    const opened = isSealable ? await openRefreshToken(value, bind(client, caller), spending) : undefined
+    await revokeToken(client, opened?.refreshToken ?? value, hint)
     // RFC 7009 §2.2 leaves the body open, and some libraries insist on JSON.
     return {}
   },

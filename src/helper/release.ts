@@ -53,6 +53,10 @@ export interface Release {
    * @throws GrantError `token_validation_failed`
    */
   compare(answer: Answer, subject: Subject | undefined): void
+  /** Takes note of whom a refresh token is about. */
+  learn(client: HelperClient, refreshToken: string, subject: Subject): void
+  /** Whom an answer that was checked is about, if that is known. */
+  subjectOf(answer: Answer): Subject | undefined
 }
 
 const RETRY = { baseMs: 250, maxMs: 2_000 }
@@ -69,6 +73,12 @@ export function createRelease(options: ReleaseOptions): Release {
       if (subject === undefined || idToken === undefined || readHint(idToken) === subject) return
       takeBack(answer, options)
       throw validationFailed('id_token_hint')
+    },
+    learn: ({ name }, refreshToken, subject) => options.subjects.remember(name, refreshToken, subject),
+    subjectOf({ client, grant, response }) {
+      const spent = spentRefreshToken(grant)
+      const known = spent === undefined ? undefined : options.subjects.recall(client.name, spent)
+      return readHint(response.id_token) ?? known
     },
   }
 }

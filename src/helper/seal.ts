@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto'
 import { compactDecrypt, CompactEncrypt, decodeProtectedHeader } from 'jose'
 import { GrantError } from '../errors.ts'
+import type { Subject } from './subjects.ts'
 
 /** Whom a sealed refresh token is for. */
 export interface SealBinding {
@@ -12,11 +13,20 @@ export interface SealBinding {
 
 /** Makes refresh tokens useless to everybody but the sidecars that have the key. */
 export interface Sealer {
-  seal(refreshToken: string, binding: SealBinding): Promise<string>
+  /** @param subject - whom the token is about, if that is known: comes out again on whichever replica opens it */
+  seal(refreshToken: string, binding: SealBinding, subject?: Subject): Promise<string>
   /**
    * @throws GrantError `refresh_token_not_sealed`, `refresh_token_seal_invalid`; the detail says why, for the log
    */
-  open(text: string, binding: SealBinding): Promise<string>
+  open(text: string, binding: SealBinding): Promise<Opened>
+}
+
+/** What was sealed. */
+export interface Opened {
+  readonly refreshToken: string
+  readonly subject: Subject | undefined
+  /** Whether it would be sealed in the same way today: with the key that seals now. */
+  readonly isCurrent: boolean
 }
 
 export interface SealerOptions {
@@ -40,6 +50,7 @@ interface Sealed {
   readonly client: string
   /** Absent when any caller of the client may use it. */
   readonly caller?: string
+  readonly sub?: Subject
 }
 
 /**
@@ -54,8 +65,8 @@ export function createSealer({ keys, bindToCaller, acceptUnsealed }: SealerOptio
   }
   const [kid, key] = first
   return {
-    seal(rt, { client, caller }) {
-      const sealed: Sealed = { rt, client, ...(bindToCaller && { caller }) }
+    seal(rt, { client, caller }, sub) {
+      const sealed: Sealed = { rt, client, ...(bindToCaller && { caller }), ...(sub !== undefined && { sub }) }
       return new CompactEncrypt(new TextEncoder().encode(JSON.stringify(sealed)))
         .setProtectedHeader({ alg: 'dir', enc: 'A256GCM', typ: TYPE, kid })
         .encrypt(key)
@@ -64,7 +75,7 @@ export function createSealer({ keys, bindToCaller, acceptUnsealed }: SealerOptio
     async open(text, { client, caller }) {
       const sealedBy = readKeyId(text)
       if (sealedBy === undefined) {
-        if (acceptUnsealed) return text
+        if (acceptUnsealed) return { refreshToken: text, subject: undefined, isCurrent: false }
         throw notSealed()
       }
       const known = byId.get(sealedBy)
@@ -72,7 +83,7 @@ export function createSealer({ keys, bindToCaller, acceptUnsealed }: SealerOptio
       const sealed = await decrypt(text, known)
       if (sealed.client !== client) throw invalidSeal('other_client')
       if (sealed.caller === undefined ? bindToCaller : sealed.caller !== caller) throw invalidSeal('other_caller')
-      return sealed.rt
+      return { refreshToken: sealed.rt, subject: sealed.sub, isCurrent: sealedBy === kid }
     },
   }
 }

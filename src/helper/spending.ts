@@ -3,8 +3,9 @@ import { GrantError } from '../errors.ts'
 import type { Breaker } from './breaker.ts'
 import type { HelperClient } from './clients.ts'
 import type { RateLimiter } from './rate-limit.ts'
-import type { SealBinding, Sealer } from './seal.ts'
+import type { Opened, SealBinding, Sealer } from './seal.ts'
 import type { Spend } from './spend.ts'
+import type { Subject } from './subjects.ts'
 
 /** By what a request is answered that did not spend anything itself. */
 export type SharedAnswer = 'coalesced' | 'replayed'
@@ -33,27 +34,33 @@ export function bind(client: HelperClient, caller: { readonly name: string }): S
  *
  * @throws GrantError `refresh_token_not_sealed`, `refresh_token_seal_invalid`
  */
-export async function openRefreshToken(text: string, binding: SealBinding, spending: Spending): Promise<string> {
+export async function openRefreshToken(text: string, binding: SealBinding, spending: Spending): Promise<Opened> {
   const { sealer, onSealed } = spending
-  if (sealer === undefined) return text
+  if (sealer === undefined) return { refreshToken: text, subject: undefined, isCurrent: true }
   try {
-    const refreshToken = await sealer.open(text, binding)
-    if (refreshToken !== text) onSealed(binding.client, 'open')
-    return refreshToken
+    const opened = await sealer.open(text, binding)
+    if (opened.refreshToken !== text) onSealed(binding.client, 'open')
+    return opened
   } catch (error) {
     if (error instanceof GrantError) onSealed(binding.client, 'refuse')
     throw error
   }
 }
 
-/** The tokens as a caller gets them: with its refresh token sealed, if it is to be. */
+/**
+ * The tokens as a caller gets them: with its refresh token sealed, if it is to be.
+ *
+ * @param outdated - the refresh token that was spent, if it came unsealed or under a key of before: it is handed out sealed
+ * anew when the issuer sends no other
+ */
 export async function sealTokens(
   tokens: TokenEndpointResponse,
-  binding: SealBinding,
+  binding: SealBinding & { readonly subject: Subject | undefined },
+  outdated: string | undefined,
   { sealer, onSealed }: Spending,
 ): Promise<TokenEndpointResponse> {
-  const { refresh_token: refreshToken } = tokens
+  const { refresh_token: refreshToken = outdated } = tokens
   if (sealer === undefined || refreshToken === undefined) return tokens
   onSealed(binding.client, 'seal')
-  return { ...tokens, refresh_token: await sealer.seal(refreshToken, binding) }
+  return { ...tokens, refresh_token: await sealer.seal(refreshToken, binding, binding.subject) }
 }

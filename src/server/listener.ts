@@ -1,11 +1,12 @@
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
-import type { AddressInfo, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Server as TlsServer } from 'node:tls'
 import type { Refusal, RefusalCode } from '../errors.ts'
 import { findHttp1Fault } from '../http/http1-request.ts'
 import { toProblemResponse } from '../http/problem.ts'
+import { bind, type ListenAddress } from './bind.ts'
 import type { CallerHandler } from './caller.ts'
 import { createHttp2Connections, type Http2Connections } from './http2.ts'
 import { isAbort, toRefusalCode } from './parse-error.ts'
@@ -14,11 +15,7 @@ import { cutIdleReaders } from './readers.ts'
 import type { TlsSource } from './tls.ts'
 import { linger, prepareUpgrade, whenSent } from './upgrade.ts'
 
-export interface ListenAddress {
-  readonly host: string
-  /** 0 for any free port. */
-  readonly port: number
-}
+export type { ListenAddress } from './bind.ts'
 
 export interface ListenerLimits {
   /** Largest request header in bytes. */
@@ -69,7 +66,7 @@ export interface ListenerOptions {
 
 /** One listening socket. */
 export interface Listener {
-  /** Binds; resolves to the port. Rejects with Node's error when that fails. */
+  /** Binds; resolves to the port, 0 for a Unix socket. Rejects with Node's error when that fails. */
   start(): Promise<number>
   /** From now on every response says `Connection: close`; connections are still accepted. */
   drain(): void
@@ -186,14 +183,7 @@ export function createListener(options: ListenerOptions): Listener {
   if (options.tls !== undefined) secure(server as unknown as TlsServer, options.tls, http2, options)
 
   return {
-    start: () =>
-      new Promise((resolve, reject) => {
-        server.once('error', reject)
-        server.listen(options.address.port, options.address.host, () => {
-          server.off('error', reject)
-          resolve((server.address() as AddressInfo).port)
-        })
-      }),
+    start: () => bind(server, options.address),
 
     drain() {
       draining = true

@@ -96,6 +96,23 @@ describe('a sealed refresh token', () => {
     expect(metrics).toContain('bearward_helper_sealed_total{client="web",operation="seal"} 3')
   })
 
+  it('says whom it is about, to sidecars that never saw it and across answers without an ID token', async () => {
+    const token = await getSealed()
+    issuer.tamper(({ id_token: _idToken, ...body }) => body)
+    const without = await refreshAt(sealing.helper, token)
+    expect(without.status).toBe(200)
+    const other = await start({ key_files: [keyFile] })
+    const claims = { aud: 'web', sub: 'user-2', scope: undefined, client_id: undefined }
+    issuer.tamper((body) => ({ ...body, id_token: issuer.signAccessToken(claims, { typ: 'JWT' }) }))
+    const { status, body } = await refreshAt(other.helper, without.body['refresh_token'])
+    issuer.tamper(undefined)
+    expect([status, body['code']]).toEqual([502, 'token_validation_failed'])
+    expect(other.logLines().findLast(({ msg }) => msg === 'answer of the issuer withheld')).toMatchObject({
+      detail: { check: 'id_token claim_not_accepted', claim: 'sub' },
+    })
+    await other.stop()
+  })
+
   it('is refused by the issuer itself, whoever asks', async () => {
     const response = await fetch(`${issuer.issuer}/token`, {
       method: 'POST',
@@ -145,6 +162,32 @@ describe('a sealed refresh token', () => {
       expect((await answer).body['code']).toMatch(/^refresh_token_(not_sealed|seal_invalid)$/)
     }
     expect((await refreshAt(sealing.helper, token)).status).toBe(200)
+  })
+
+  it('comes of an issuer that sends no other, when what was sent was not sealed, or with a key of before', async () => {
+    issuer.tamper(({ refresh_token: _refreshToken, ...body }) => body)
+    try {
+      const changing = await start({ key_files: [otherKeyFile, keyFile], accept_unsealed: true })
+      const token = await issuer.signIn()
+      const first = await refreshAt(changing.helper, token)
+      expect(first.status).toBe(200)
+      expect(first.body['refresh_token']).toMatch(SEALED)
+      // Rotation is on at the issuer, so what was spent is refused: by it, and not for its seal.
+      expect((await refreshAt(changing.helper, first.body['refresh_token'])).body['code']).toBe('refused_by_issuer')
+      issuer.tamper(undefined)
+      const old = await getSealed()
+      issuer.tamper(({ refresh_token: _refreshToken, ...body }) => body)
+      const renewed = await refreshAt(changing.helper, old)
+      const kid = (text: unknown) => String(text).split('.')[0]
+      expect(kid(renewed.body['refresh_token'])).toBe(kid(first.body['refresh_token']))
+      expect(kid(renewed.body['refresh_token'])).not.toBe(kid(old))
+      issuer.tamper(undefined)
+      const { body } = await refreshAt(changing.helper, await issuer.signIn())
+      issuer.tamper(({ refresh_token: _refreshToken, ...rest }) => rest)
+      expect((await refreshAt(changing.helper, body['refresh_token'])).body).not.toHaveProperty('refresh_token')
+    } finally {
+      issuer.tamper(undefined)
+    }
   })
 
   it('comes from codes, too', async () => {

@@ -10,7 +10,7 @@ const FOR = { client: 'web', caller: 'a' }
 const create = (options: Partial<SealerOptions> = {}) =>
   createSealer({ keys: [KEY], bindToCaller: false, acceptUnsealed: false, ...options })
 
-const codeOf = (promise: Promise<string>) =>
+const codeOf = (promise: Promise<unknown>) =>
   promise.then(
     () => 'opened',
     (error: unknown) => {
@@ -29,7 +29,7 @@ describe('a sealed refresh token', () => {
   it('opens where it was sealed, and says nothing to anybody else', async () => {
     const sealer = create()
     const sealed = await sealer.seal(TOKEN, FOR)
-    expect(await sealer.open(sealed, FOR)).toBe(TOKEN)
+    expect((await sealer.open(sealed, FOR)).refreshToken).toBe(TOKEN)
     expect(decodeProtectedHeader(sealed)).toEqual({
       alg: 'dir',
       enc: 'A256GCM',
@@ -41,12 +41,20 @@ describe('a sealed refresh token', () => {
     expect(await sealer.seal(TOKEN, FOR)).not.toBe(sealed)
   })
 
+  it('carries along whom it is about', async () => {
+    expect(await create().open(await create().seal(TOKEN, FOR, 'digest'), FOR)).toEqual({
+      refreshToken: TOKEN,
+      subject: 'digest',
+      isCurrent: true,
+    })
+  })
+
   it('opens for any caller of its client, unless it is bound to one', async () => {
     const loose = await create().seal(TOKEN, FOR)
-    expect(await create().open(loose, { ...FOR, caller: 'b' })).toBe(TOKEN)
+    expect((await create().open(loose, { ...FOR, caller: 'b' })).refreshToken).toBe(TOKEN)
     const strict = create({ bindToCaller: true })
     const bound = await strict.seal(TOKEN, FOR)
-    expect(await strict.open(bound, FOR)).toBe(TOKEN)
+    expect((await strict.open(bound, FOR)).refreshToken).toBe(TOKEN)
     expect(await codeOf(strict.open(bound, { ...FOR, caller: 'b' }))).toBe('refresh_token_seal_invalid other_caller')
     // A binding holds when the setting is gone, and what has none is not taken for bound.
     expect(await codeOf(create().open(bound, { ...FOR, caller: 'b' }))).toBe('refresh_token_seal_invalid other_caller')
@@ -68,9 +76,9 @@ describe('a sealed refresh token', () => {
   it('opens with a key that seals no more, and not when that is gone', async () => {
     const sealed = await create().seal(TOKEN, FOR)
     const rotated = create({ keys: [OTHER_KEY, KEY] })
-    expect(await rotated.open(sealed, FOR)).toBe(TOKEN)
+    expect((await rotated.open(sealed, FOR)).refreshToken).toBe(TOKEN)
     const renewed = await rotated.seal(TOKEN, FOR)
-    expect(await create({ keys: [OTHER_KEY] }).open(renewed, FOR)).toBe(TOKEN)
+    expect((await create({ keys: [OTHER_KEY] }).open(renewed, FOR)).refreshToken).toBe(TOKEN)
     expect(await codeOf(create().open(renewed, FOR))).toBe('refresh_token_seal_invalid key_unknown')
   })
 
@@ -120,7 +128,7 @@ describe('a refresh token that is not sealed', () => {
   })
 
   it.each(others)('is taken as it is when that is allowed: %j', async (text) => {
-    expect(await create({ acceptUnsealed: true }).open(text, FOR)).toBe(text)
+    expect((await create({ acceptUnsealed: true }).open(text, FOR)).refreshToken).toBe(text)
   })
 
   it('is not what merely calls itself sealed, even then', async () => {
