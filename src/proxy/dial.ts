@@ -8,6 +8,7 @@ export interface Dial {
   open(onread?: OnReadOpts): Socket
   /** The event by which a connection stands. */
   readonly ready: 'connect' | 'secureConnect'
+  readonly scheme: 'http' | 'https'
 }
 
 export interface DialTls {
@@ -31,6 +32,7 @@ export function createDial(address: DialAddress, tls: DialTls | undefined): Dial
   if (tls === undefined) {
     return {
       ready: 'connect',
+      scheme: 'http',
       open: (onread) =>
         connect({ ...address, noDelay: true, ...(onread && { onread }) }).setKeepAlive(true, KEEP_ALIVE_PROBE_MS),
     }
@@ -38,6 +40,7 @@ export function createDial(address: DialAddress, tls: DialTls | undefined): Dial
   const contexts = createContexts(tls)
   return {
     ready: 'secureConnect',
+    scheme: 'https',
     open(onread) {
       try {
         const secureContext = contexts()
