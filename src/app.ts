@@ -37,7 +37,7 @@ export interface AppOptions {
 
 /** The running sidecar. */
 export interface App {
-  /** The ports that are bound; `helper` is absent unless a client is configured. */
+  /** The ports that are bound; `helper` is absent unless a client is configured, and 0 for a Unix socket. */
   readonly ports: { readonly proxy: number; readonly ops: number; readonly helper: number | undefined }
   readonly telemetry: Telemetry
   /** The configuration in use. */
@@ -145,7 +145,7 @@ class Sidecar implements App {
     this.#runtime.show()
     this.#state.started = true
     this.telemetry.configLoaded(this.#status.loadedAtMs)
-    announce(this.#log, this.#version, this.ports)
+    announce(this.#log, this.#version, this.ports, this.#config)
     this.#watchUpstream()
   }
 
@@ -266,14 +266,16 @@ async function untilOpen(latches: Runtime['latches']): Promise<void> {
   }
 }
 
-function announce(log: Log, version: string, ports: App['ports']): void {
+function announce(log: Log, version: string, ports: App['ports'], { listen }: Config): void {
+  const socket = ports.helper !== undefined && 'path' in listen.helper ? listen.helper.path : undefined
   const memory = process.constrainedMemory()
   log.info('started', {
     version,
     node: process.versions.node,
     proxy_port: ports.proxy,
     ops_port: ports.ops,
-    helper_port: ports.helper,
+    helper_port: ports.helper === 0 ? undefined : ports.helper,
+    helper_socket: socket,
     heap_limit_bytes: getHeapStatistics().heap_size_limit,
     // Without a limit the kernel reports a number that no machine has.
     memory_limit_bytes: memory > 0 && memory < 2 ** 50 ? memory : undefined,

@@ -1,5 +1,6 @@
 import { isLoopback } from './config/hosts.ts'
 import type { Config } from './config/schema.ts'
+import { createConfiguredCallers } from './callers.ts'
 import type { SecretReference } from './config/fields.ts'
 import { readSecret } from './config/secrets.ts'
 import { ConfigError, GrantError } from './errors.ts'
@@ -57,6 +58,8 @@ export function createConfiguredHelper(
   if (clients.length === 0) return undefined
   return createHelperHandler({
     clients,
+    callers: createConfiguredCallers(context, issuers),
+    authMethods: authMethodsOf(config),
     ...parts.exchanges,
     ending: context.ending,
     spending: createSpending(context, parts),
@@ -71,8 +74,15 @@ export function createConfiguredHelper(
     record: telemetry.exchangeFinished,
     onUnexpected: telemetry.unexpectedError,
     newRequestId,
-    loopbackOnly: isLoopback(config.listen.helper.host),
+    // No page reaches a Unix socket.
+    loopbackOnly: 'host' in config.listen.helper && isLoopback(config.listen.helper.host),
   })
+}
+
+/** A secret in the place of the client's is one that libraries know how to send; anything else they are not asked for. */
+function authMethodsOf({ helper }: Config): readonly string[] {
+  const shared = Object.values(helper.callers).some(({ shared_secret: secret }) => secret !== undefined)
+  return shared ? ['client_secret_basic', 'client_secret_post'] : ['none']
 }
 
 /** Creates what is remembered from one exchange to the next, whatever becomes of the configuration. */

@@ -176,6 +176,8 @@ export const GRANT_CODES = Object.freeze({
   grant_not_supported: 'The grant type is not supported here.',
   grant_not_allowed: 'The grant is not configured for the client.',
   parameter_not_allowed: 'A redirect_uri, scope, audience or resource is not configured for the client.',
+  caller_unauthenticated: 'The caller does not show that it is one of those configured.',
+  caller_not_allowed: 'The caller may not use the client.',
   origin_refused: 'The request comes from a browser.',
   authorization_pending: 'The user of the device has not decided yet.',
   slow_down: 'The device code is polled too often.',

@@ -101,14 +101,19 @@ function createConfiguredTls({ listen: { tls } }: Config, telemetry: Telemetry):
   }
 }
 
-function describeBindError(name: ListenerName, { host, port }: ListenAddress, error: unknown): string {
+function describeBindError(name: ListenerName, address: ListenAddress, error: unknown): string {
   const code = (error as NodeJS.ErrnoException).code ?? 'unknown'
   const reasons: Record<string, string> = {
     EADDRINUSE: 'another process listens there',
-    EACCES: 'ports below 1024 need a privilege that this process does not have',
+    EACCES:
+      'path' in address
+        ? 'its folder does not exist or may not be written to'
+        : 'ports below 1024 need a privilege that this process does not have',
     EADDRNOTAVAIL: 'this machine has no such address',
     ENOTFOUND: 'the host name is not known',
+    EEXIST: 'there is something else than a socket',
   }
   const way = `choose another with listen.${name} or BEARWARD_${name.toUpperCase()}_LISTEN`
-  return `cannot listen on ${host}:${port} (${name}): ${reasons[code] ?? code}; ${way}`
+  const place = 'path' in address ? address.path : `${address.host}:${address.port}`
+  return `cannot listen on ${place} (${name}): ${reasons[code] ?? code}; ${way}`
 }

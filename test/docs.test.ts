@@ -85,7 +85,7 @@ function pathsIn(value: unknown, at = ''): string[] {
   if (Array.isArray(value)) return value.flatMap((item) => pathsIn(item, `${at}[]`))
   if (typeof value !== 'object' || value === null) return []
   return Object.entries(value).flatMap(([key, member]) => {
-    const name = at === 'helper.clients' ? 'NAME' : key
+    const name = at === 'helper.clients' || at === 'helper.callers' ? 'NAME' : key
     const path = at === '' ? name : `${at}.${name}`
     return [path, ...pathsIn(member, path)]
   })

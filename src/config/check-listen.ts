@@ -13,7 +13,12 @@ export function checkLoop({ upstream, listen }: Addresses & Pick<Config, 'upstre
   const host = hostname.replace(/^\[|\]$/g, '')
   const own = LISTENERS.find((name) => {
     const bound = listen[name]
-    return bound !== undefined && bound.port === Number(port === '' ? standard : port) && reaches(host, bound.host)
+    return (
+      bound !== undefined &&
+      'port' in bound &&
+      bound.port === Number(port === '' ? standard : port) &&
+      reaches(host, bound.host)
+    )
   })
   if (own === undefined) return []
   return [{ path: ['upstream', 'url'], problem: `is the address of listen.${own}: bearward would be its own backend.` }]
@@ -26,7 +31,8 @@ type Addresses = { readonly listen: Partial<Config['listen']> }
 export function checkPorts({ listen, helper }: Addresses & Pick<Config, 'helper'>): Fault[] {
   const seen = new Map<number, string>()
   return LISTENERS.flatMap((name): Fault[] => {
-    const port = listen[name]?.port ?? 0
+    const bound = listen[name]
+    const port = bound !== undefined && 'port' in bound ? bound.port : 0
     if (port === 0 || (name === 'helper' && Object.keys(helper.clients).length === 0)) return []
     const other = seen.get(port)
     seen.set(port, name)
@@ -37,10 +43,11 @@ export function checkPorts({ listen, helper }: Addresses & Pick<Config, 'helper'
 }
 
 /** A helper that others can reach. */
-export function checkHelperAddress({ listen }: Pick<Config, 'listen'>): Fault[] {
-  if (isLoopback(listen.helper.host) || listen.insecure_helper_address) return []
+export function checkHelperAddress({ listen, helper }: Pick<Config, 'listen' | 'helper'>): Fault[] {
+  if ('path' in listen.helper || isLoopback(listen.helper.host) || listen.insecure_helper_address) return []
+  if (Object.keys(helper.callers).length > 0) return []
   const problem = 'is not loopback: whoever reaches the helper can spend grants as the configured clients.'
-  const hint = 'Use 127.0.0.1, or set listen.insecure_helper_address: true.'
+  const hint = 'Use 127.0.0.1 or a Unix socket, or say under helper.callers who may.'
   return [{ path: ['listen', 'helper'], problem, hint }]
 }
 

@@ -1,3 +1,4 @@
+import { checkCallers } from './check-callers.ts'
 import { checkClientIssuers, checkHelperClients } from './check-helper.ts'
 import { checkEncodedField, checkIdentityFields, checkPrefix } from './check-identity.ts'
 import { checkIssuers } from './check-issuers.ts'
@@ -24,7 +25,6 @@ const CHECKS: readonly (readonly [Check, readonly string[]])[] = [
   [checkUpstream, ['upstream.url']],
   [checkLoop, ['upstream.url', 'listen']],
   [checkPorts, ['listen', 'helper.clients']],
-  [checkHelperAddress, ['listen.helper', 'listen.insecure_helper_address']],
   [checkTrustedProxies, ['listen.trusted_proxies']],
   [checkRules, ['rules']],
   [checkOverlaps, ['rules', 'target']],
@@ -38,6 +38,8 @@ const CHECKS: readonly (readonly [Check, readonly string[]])[] = [
 /** Checks that would take for missing what is there, but has a fault. */
 const CHECKS_OF_WHOLE: readonly (readonly [Check, readonly string[]])[] = [
   [checkClientIssuers, ['helper.clients', 'issuers']],
+  [checkHelperAddress, ['listen.helper', 'listen.insecure_helper_address', 'helper.callers']],
+  [checkCallers, ['helper', 'issuers']],
   [checkUpstreamTls, ['upstream']],
   [checkStore, ['helper.store']],
   [checkSealing, ['helper.sealing']],

@@ -33,10 +33,11 @@ type Helper = ParsedConfig['helper']
 type Clients = Helper['clients']
 
 function completeHelper(helper: Partial<Helper>, base: string): Partial<Helper> {
-  const { clients, store, sealing } = helper
+  const { clients, callers, store, sealing } = helper
   return {
     ...helper,
     ...(clients && { clients: withAbsoluteFiles(clients, base) }),
+    ...(callers && { callers: withAbsoluteSecrets(callers, base) }),
     ...(store?.redis && { store: { ...store, redis: completeRedis(store.redis, base) } }),
     ...(sealing?.key_files && {
       sealing: { ...sealing, key_files: sealing.key_files.map((file) => resolve(base, file)) },
@@ -60,6 +61,16 @@ function withAbsoluteFiles(clients: Clients, base: string): Clients {
       const { client_secret: secret } = client
       if (secret === undefined || !('file' in secret)) return [name, client]
       return [name, { ...client, client_secret: { file: resolve(base, secret.file) } }]
+    }),
+  )
+}
+
+function withAbsoluteSecrets(callers: Helper['callers'], base: string): Helper['callers'] {
+  return Object.fromEntries(
+    Object.entries(callers).map(([name, caller]) => {
+      const { shared_secret: secret } = caller
+      if (secret === undefined || !('file' in secret)) return [name, caller]
+      return [name, { ...caller, shared_secret: { file: resolve(base, secret.file) } }]
     }),
   )
 }

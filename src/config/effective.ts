@@ -47,7 +47,8 @@ const SIZES = [
 function writeField(value: unknown, kind: string): unknown {
   if (kind.startsWith('duration,')) return inUnits(value as number, DURATIONS)
   if (kind.startsWith('size,')) return inUnits(value as number, SIZES)
-  if (kind !== 'HOST:PORT') return value
+  if (!kind.startsWith('HOST:PORT')) return value
+  if ('path' in (value as object)) return `unix:${(value as { path: string }).path}`
   const { host, port } = value as { host: string; port: number }
   return `${host.includes(':') ? `[${host}]` : host}:${port}`
 }

@@ -143,13 +143,24 @@ export interface Address {
 /** An address to listen on: `HOST:PORT`, `[::1]:PORT`, or `:PORT` for all addresses. */
 export function address(description: string) {
   const json = { type: 'string', pattern: '^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9._-]*):\\d{1,5}$' }
-  return field({ text: description, kind: 'HOST:PORT', json }, (value): Address => {
-    const match =
-      typeof value === 'string' ? /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]*)):(\d{1,5})$/.exec(value) : null
-    const port = Number(match?.[3])
-    if (match === null || port > 65535) throw new FieldFault('must be HOST:PORT, such as 0.0.0.0:8080.')
-    return { host: match[1] ?? (match[2] === '' ? '0.0.0.0' : (match[2] as string)), port }
-  })
+  return field({ text: description, kind: 'HOST:PORT', json }, readAddress)
+}
+
+function readAddress(value: unknown): Address {
+  const match = typeof value === 'string' ? /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]*)):(\d{1,5})$/.exec(value) : null
+  const port = Number(match?.[3])
+  if (match === null || port > 65535) throw new FieldFault('must be HOST:PORT, such as 0.0.0.0:8080.')
+  return { host: match[1] ?? (match[2] === '' ? '0.0.0.0' : (match[2] as string)), port }
+}
+
+/** An address to listen on, or `unix:` and the absolute path of a socket. */
+export function addressOrSocket(description: string) {
+  const json = { type: 'string', pattern: '^(unix:/.+|(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9._-]*):\\d{1,5})$' }
+  return field({ text: description, kind: 'HOST:PORT or unix:/PATH', json }, (value) =>
+    typeof value === 'string' && /^unix:/i.test(value)
+      ? { path: readSocket(value).slice('unix:'.length) }
+      : readAddress(value),
+  )
 }
 
 /** An absolute http or https URL, kept as it was written. */

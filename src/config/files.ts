@@ -11,7 +11,7 @@ import { FILES } from './complete.ts'
 import { inOrder, type LoadedConfig } from './load.ts'
 import type { Config } from './schema.ts'
 import { readSealingKey } from './sealing-keys.ts'
-import { readSecret } from './secrets.ts'
+import { readSecret, readSharedSecret } from './secrets.ts'
 
 /**
  * The files that a configuration names, as absolute paths: every text under a key that is `file` or ends in `_file`, and
@@ -67,6 +67,11 @@ function secretsOf({ helper }: Config, env: Environment): { path: Path; read: ()
   return [
     ...Object.entries(helper.clients).flatMap(([name, { client_secret: secret }]) =>
       at(['helper', 'clients', name, 'client_secret'], secret),
+    ),
+    ...Object.entries(helper.callers).flatMap(([name, { shared_secret: secret }]) =>
+      secret === undefined
+        ? []
+        : [{ path: ['helper', 'callers', name, 'shared_secret'], read: () => readSharedSecret(secret, env) }],
     ),
     ...at(['helper', 'store', 'redis', 'password'], helper.store?.redis.password),
     ...(helper.sealing?.key_files ?? []).map((file, i) => ({

@@ -124,8 +124,44 @@ const client = section('An OAuth client whose grants the helper spends.', {
   ...endpoints,
 })
 
+const caller = section('Somebody who may ask for tokens.', {
+  shared_secret: v.optional(
+    secret(
+      'Where the secret is that it shows: as `Authorization: Bearer`, or in the place of the client secret, so that plain ' +
+        'OAuth libraries work. At least 16 characters. Read at every use.',
+    ),
+  ),
+  service_accounts: v.optional(
+    section(
+      'Or the service accounts (or other subjects of an issuer) whose tokens it shows as `Authorization: Bearer`.',
+      {
+        issuer: v.optional(name('Name of the issuer of these tokens. Default: the only one.')),
+        audience: text('What the tokens must be meant for: a name of this helper, and of no API.'),
+        subjects: list(
+          'The values of `sub`, such as system:serviceaccount:NAMESPACE:NAME.',
+          text('A subject.'),
+          1,
+          1000,
+        ),
+      },
+    ),
+  ),
+  clients: v.optional(list('The clients it may use, by their names here. Default: all.', name('A client.'), 1)),
+})
+
 export const helper = section('The token helper. Off unless a client is configured.', {
   clients: v.optional(v.pipe(v.record(v.string(), client), v.metadata({ section: 'The clients, by name.' })), {}),
+  callers: v.optional(
+    v.pipe(
+      v.record(v.string(), caller),
+      v.metadata({
+        section:
+          'Who may ask for tokens, by name. Without any, everybody who reaches the helper may, which is everybody in the pod ' +
+          'for an address on loopback.',
+      }),
+    ),
+    {},
+  ),
   timeout: v.optional(duration('For one request to an issuer; then 504.', '1s', '120s'), '10s'),
   validation_wait: v.optional(
     duration(

@@ -21,6 +21,24 @@ export function readSecret(reference: SecretReference, env: Readonly<Record<stri
   return value
 }
 
+/** A secret that strangers may try to guess has at least so many characters. */
+const MIN_SHARED_LENGTH = 16
+
+/**
+ * Reads a secret that callers show.
+ *
+ * @throws ConfigError when it cannot be read, is empty, or could be guessed
+ */
+export function readSharedSecret(
+  reference: SecretReference,
+  env: Readonly<Record<string, string | undefined>>,
+): string {
+  const value = readSecret(reference, env)
+  if (value.length >= MIN_SHARED_LENGTH) return value
+  const source = 'env' in reference ? reference.env : reference.file
+  throw fault(source, `the secret has fewer than ${MIN_SHARED_LENGTH} characters: it could be guessed.`)
+}
+
 function readText(file: string): string {
   try {
     const bytes = readFileSync(file)

@@ -1,6 +1,6 @@
 /** The settings of connections: to the backend, from callers, and the limits on them. */
 import * as v from 'valibot'
-import { address, count, duration, flag, list, section, size, text, upstreamUrl } from './fields.ts'
+import { address, addressOrSocket, count, duration, flag, list, section, size, text, upstreamUrl } from './fields.ts'
 
 export const upstream = section('The backend. May be written as the URL alone.', {
   url: upstreamUrl(
@@ -37,7 +37,13 @@ export const listen = section('The addresses to listen on. Port 0 picks any free
     }),
   ),
   ops: v.optional(address('Probes (/livez, /readyz, /startupz) and /metrics.'), '0.0.0.0:9090'),
-  helper: v.optional(address('The token helper. Not opened unless a client is configured.'), '127.0.0.1:8181'),
+  helper: v.optional(
+    addressOrSocket(
+      'The token helper. Not opened unless a client is configured. A socket has the mode 0660: whoever is its owner or in ' +
+        'its group may connect.',
+    ),
+    '127.0.0.1:8181',
+  ),
   trusted_proxies: v.optional(
     list(
       'Peers whose X-Forwarded-* header fields are continued rather than replaced.',
@@ -47,7 +53,8 @@ export const listen = section('The addresses to listen on. Port 0 picks any free
   ),
   insecure_helper_address: v.optional(
     flag(
-      'Allow the helper on an address beyond loopback. Whoever reaches it can spend grants as the configured clients.',
+      'Allow the helper on an address beyond loopback without `helper.callers`. Whoever reaches it can spend grants as the ' +
+        'configured clients.',
     ),
     false,
   ),

@@ -10,6 +10,10 @@ export function configWarnings(config: Config): string[] {
   } else if (protocol !== 'unix:' && !isLoopback(hostname)) {
     warnings.push('upstream is not loopback: whoever reaches it directly gets around bearward.')
   }
+  const { helper } = config.listen
+  if ('host' in helper && !isLoopback(helper.host) && Object.keys(config.helper.clients).length > 0) {
+    warnings.push('listen.helper is not loopback: tokens and secrets of callers travel in the clear.')
+  }
   return warnings
 }
 

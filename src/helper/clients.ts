@@ -61,15 +61,11 @@ export interface Validation {
 }
 
 /**
- * The client of a request: the caller names it by `client_id`, unless there is only one. Its secret is not the caller's to
- * send.
+ * The client of a request: the caller names it by `client_id`, unless there is only one.
  *
  * @throws GrantError `request_invalid`, `client_unknown`
  */
 export function selectClient({ parameters }: TokenRequest, clients: readonly HelperClient[]): HelperClient {
-  if (parameters.has('client_secret') || parameters.has('client_assertion')) {
-    throw invalidRequest('Client credentials are added here; send none.')
-  }
   const clientId = parameters.get('client_id')
   if (clientId === undefined) {
     if (clients.length !== 1) throw invalidRequest('Several clients are configured: name one by client_id.')

@@ -44,22 +44,23 @@ export async function exchange(request: Exchange, tools: ExchangeTools): Promise
   const { spending, release } = tools
   const { client } = request
   const binding = bind(client, request.caller)
-  const grant = await openGrant(request, binding, tools)
+  const { grant, outdated } = await openGrant(request, binding, tools)
   const response = await getTokens({ ...request, grant }, tools)
   // By each caller for itself: what one of them knows about the grant must not make it another one to spend.
   if (grant.type === 'refresh_token') release.compare({ client, grant, response }, grant.subject)
-  return sealTokens(response, { ...binding, subject: release.subjectOf({ client, grant, response }) }, spending)
+  const subject = release.subjectOf({ client, grant, response })
+  return sealTokens(response, { ...binding, subject }, outdated, spending)
 }
 
 async function openGrant(
   { client, grant }: Exchange,
   binding: SealBinding,
   { spending, release }: ExchangeTools,
-): Promise<GrantRequest> {
-  if (grant.type !== 'refresh_token') return grant
-  const { refreshToken, subject } = await openRefreshToken(grant.refreshToken, binding, spending)
+): Promise<{ grant: GrantRequest; outdated: string | undefined }> {
+  if (grant.type !== 'refresh_token') return { grant, outdated: undefined }
+  const { refreshToken, subject, isCurrent } = await openRefreshToken(grant.refreshToken, binding, spending)
   if (subject !== undefined) release.learn(client, refreshToken, subject)
-  return { ...grant, refreshToken }
+  return { grant: { ...grant, refreshToken }, outdated: isCurrent ? undefined : refreshToken }
 }
 
 function getTokens(request: Exchange, tools: ExchangeTools): Promise<TokenEndpointResponse> {
@@ -107,7 +108,8 @@ async function spendNow(
   { spending, release }: ExchangeTools,
 ): Promise<TokenEndpointResponse> {
   await requireKeys(client)
-  const response = await spending.breaker.run(client.issuer.name, () => requestTokens(client, grant))
+  const discard = (refreshToken: string) => release.discard({ client, grant }, refreshToken)
+  const response = await spending.breaker.run(client.issuer.name, () => requestTokens(client, grant, discard))
   await release.check({ client, grant, response })
   return response
 }

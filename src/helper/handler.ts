@@ -1,6 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { GrantError, type Detail, type GrantCode } from '../errors.ts'
-import { refuseBrowsers } from './caller.ts'
+import {
+  authenticateCaller,
+  readShown,
+  refuseBrowsers,
+  requireClient,
+  withShownClient,
+  type KnownCaller,
+} from './caller.ts'
 import { selectClient, type HelperClient } from './clients.ts'
 import type { ExchangeTools } from './exchange.ts'
 import { internalError, invalidRequest } from './grant-errors.ts'
@@ -11,6 +18,8 @@ import type { SharedAnswer } from './spending.ts'
 
 export interface HelperOutcome {
   readonly requestId: string
+  /** Name of the caller, or `none` when it is not known. */
+  readonly caller: string
   /** Name of the client, or `none` when the request named none that is configured. */
   readonly client: string
   /** The grant or whatever else was asked for; `other` when it is nothing that the helper knows. */
@@ -25,6 +34,10 @@ export interface HelperOutcome {
 
 export interface HelperHandlerOptions extends ExchangeTools {
   readonly clients: readonly HelperClient[]
+  /** Who may ask; nobody for everybody. */
+  readonly callers: readonly KnownCaller[]
+  /** How callers may authenticate, for the metadata (RFC 8414 §2). */
+  readonly authMethods: readonly string[]
   readonly record: (outcome: HelperOutcome) => void
   readonly onUnexpected: (error: unknown, requestId: string) => void
   readonly newRequestId: () => string
@@ -35,7 +48,7 @@ export interface HelperHandlerOptions extends ExchangeTools {
 }
 
 /** What is known of a request so far, for its one log line. */
-type Progress = { -readonly [P in 'client' | 'grant' | 'shared']: HelperOutcome[P] }
+type Progress = { -readonly [P in 'caller' | 'client' | 'grant' | 'shared']: HelperOutcome[P] }
 
 type Body = Readonly<Record<string, unknown>>
 
@@ -60,7 +73,7 @@ export function createHelperHandler(
   return (request, response, expectsContinue = false) => {
     const startedMs = performance.now()
     const requestId = options.newRequestId()
-    const progress: Progress = { client: 'none', grant: 'other', shared: undefined }
+    const progress: Progress = { caller: 'none', client: 'none', grant: 'other', shared: undefined }
     const finish = (code: GrantCode | 'ok', status: number, detail?: Detail) =>
       options.record({ requestId, ...progress, code, status, durationMs: performance.now() - startedMs, detail })
     response.on('error', () => undefined)
@@ -87,14 +100,19 @@ async function perform(visit: Visit, options: HelperHandlerOptions): Promise<Bod
   const operation = findOperation(path, request.method)
   if (query !== undefined) throw invalidRequest('Parameters belong into the body, not into the URL.')
   if (expectsContinue) response.writeContinue()
-  const tokenRequest = await readTokenRequest(request)
-  progress.grant = operation.subject(tokenRequest)
+  const read = await readTokenRequest(request)
+  progress.grant = operation.subject(read)
+  const shown = readShown(request, read)
+  const caller = await authenticateCaller(shown, options.callers)
+  progress.caller = caller.name
+  const tokenRequest = withShownClient(read, shown, options.clients)
   const client = selectClient(tokenRequest, options.clients)
   progress.client = client.name
+  requireClient(caller, client)
   options.spending.limiter.check(client.name, client.rateLimit)
   const gone = AbortSignal.any([signalOfClose(response), options.ending])
   const onShared = (by: SharedAnswer) => void (progress.shared = by)
-  return operation.run({ caller: { name: 'local' }, client, request: tokenRequest, gone, onShared }, options)
+  return operation.run({ caller, client, request: tokenRequest, gone, onShared }, options)
 }
 
 function signalOfClose(response: ServerResponse): AbortSignal {
@@ -118,13 +136,17 @@ function findOperation(path: string, method: string | undefined): Operation {
 /** What a host may look like to be written into addresses. */
 const HOST = /^(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?$/
 
-function describe({ request, progress }: Visit, path: string, { clients }: HelperHandlerOptions): Promise<Body> {
+function describe(
+  { request, progress }: Visit,
+  path: string,
+  { clients, authMethods }: HelperHandlerOptions,
+): Promise<Body> {
   progress.grant = 'metadata'
   if (request.method !== 'GET') throw invalidRequest('This document is read with GET only.', 405)
   const { host = 'localhost' } = request.headers
   if (!HOST.test(host)) throw invalidRequest('Host is not the name of a host.')
   const issuerName = path === METADATA ? undefined : path.slice(METADATA.length + 1)
-  return describeHelper({ clients, base: `http://${host}`, issuerName, authMethods: ['none'] })
+  return describeHelper({ clients, base: `http://${host}`, issuerName, authMethods })
 }
 
 /** `code` beside the members of RFC 6749 §5.2 is the same word as in the log and the metrics. */

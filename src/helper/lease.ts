@@ -65,7 +65,7 @@ const done = (id: string) => `done:${id}`
 /**
  * Finds out who spends: sets the lease unless there is one.
  *
- * @throws LeaseFailure when the store does not say; GrantError `outcome_unknown` when it said that another replica spends,
+ * @throws LeaseFailure when the store does not say; GrantError `outcome_unknown` when it said that the grant was just spent,
  * and then failed
  */
 export async function takePlace(spend: LeasedSpend, { store, leaseMs }: LeaseOptions): Promise<Place> {
@@ -80,10 +80,8 @@ export async function takePlace(spend: LeasedSpend, { store, leaseMs }: LeaseOpt
     }
   }
   for (let tries = 0; tries < 5; tries += 1) {
-    if (await ask(store.setIfAbsent(names.lease, held(id), leaseMs))) return owner
-    const current = await store.get(names.lease).catch(toUnknown)
-    // It ended in between, so this request came after it.
-    if (current === undefined) continue
+    const current = await ask(store.getOrSet(names.lease, held(id), leaseMs))
+    if (current === undefined) return owner
     if (current.startsWith('held:')) return { role: 'waiter', id: current.slice('held:'.length) }
     const tokens = await readAgain(spend, store, current.slice('done:'.length))
     if (tokens !== undefined) return { role: 'late', tokens }
@@ -211,7 +209,7 @@ function renew({ names }: LeasedSpend, attempt: Attempt, { store, clock, leaseMs
     const kept = await store.replaceIfEqual(names.lease, value, value, leaseMs)
     if (kept || ended) return
     attempt.mayBeKnown = true
-    await store.setIfAbsent(names.lease, value, leaseMs)
+    await store.getOrSet(names.lease, value, leaseMs)
   }
   const next = () => {
     callOff = clock.after(RENEWAL_MS, () => {

@@ -25,6 +25,8 @@ export interface Sealer {
 export interface Opened {
   readonly refreshToken: string
   readonly subject: Subject | undefined
+  /** Whether it would be sealed in the same way today: with the key that seals now. */
+  readonly isCurrent: boolean
 }
 
 export interface SealerOptions {
@@ -73,7 +75,7 @@ export function createSealer({ keys, bindToCaller, acceptUnsealed }: SealerOptio
     async open(text, { client, caller }) {
       const sealedBy = readKeyId(text)
       if (sealedBy === undefined) {
-        if (acceptUnsealed) return { refreshToken: text, subject: undefined }
+        if (acceptUnsealed) return { refreshToken: text, subject: undefined, isCurrent: false }
         throw notSealed()
       }
       const known = byId.get(sealedBy)
@@ -81,7 +83,7 @@ export function createSealer({ keys, bindToCaller, acceptUnsealed }: SealerOptio
       const sealed = await decrypt(text, known)
       if (sealed.client !== client) throw invalidSeal('other_client')
       if (sealed.caller === undefined ? bindToCaller : sealed.caller !== caller) throw invalidSeal('other_caller')
-      return { refreshToken: sealed.rt, subject: sealed.sub }
+      return { refreshToken: sealed.rt, subject: sealed.sub, isCurrent: sealedBy === kid }
     },
   }
 }

@@ -36,7 +36,7 @@ export function bind(client: HelperClient, caller: { readonly name: string }): S
  */
 export async function openRefreshToken(text: string, binding: SealBinding, spending: Spending): Promise<Opened> {
   const { sealer, onSealed } = spending
-  if (sealer === undefined) return { refreshToken: text, subject: undefined }
+  if (sealer === undefined) return { refreshToken: text, subject: undefined, isCurrent: true }
   try {
     const opened = await sealer.open(text, binding)
     if (opened.refreshToken !== text) onSealed(binding.client, 'open')
@@ -47,13 +47,19 @@ export async function openRefreshToken(text: string, binding: SealBinding, spend
   }
 }
 
-/** The tokens as a caller gets them: with its refresh token sealed, if it is to be. */
+/**
+ * The tokens as a caller gets them: with its refresh token sealed, if it is to be.
+ *
+ * @param outdated - the refresh token that was spent, if it came unsealed or under a key of before: it is handed out sealed
+ * anew when the issuer sends no other
+ */
 export async function sealTokens(
   tokens: TokenEndpointResponse,
   binding: SealBinding & { readonly subject: Subject | undefined },
+  outdated: string | undefined,
   { sealer, onSealed }: Spending,
 ): Promise<TokenEndpointResponse> {
-  const { refresh_token: refreshToken } = tokens
+  const { refresh_token: refreshToken = outdated } = tokens
   if (sealer === undefined || refreshToken === undefined) return tokens
   onSealed(binding.client, 'seal')
   return { ...tokens, refresh_token: await sealer.seal(refreshToken, binding, binding.subject) }

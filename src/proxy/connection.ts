@@ -191,7 +191,10 @@ export class Connection implements Carriage {
     body.on('error', ignore)
     body.on('data', (chunk: Buffer) => {
       if (this.#request?.body !== body) return
-      if (chunked) this.#socket.write(chunk.length.toString(16) + CRLF, 'latin1')
+      if (chunked) {
+        this.#holdBack()
+        this.#socket.write(chunk.length.toString(16) + CRLF, 'latin1')
+      }
       const more = this.#socket.write(chunk)
       if (chunked) this.#socket.write(CRLF, 'latin1')
       if (more) return this.#awaitCaller()
@@ -207,6 +210,13 @@ export class Connection implements Carriage {
       if (chunked) this.#socket.write(toLastChunk(this.#request.trailers), 'latin1')
       if (!this.#reader.begun) this.#deadlineMs = performance.now() + this.#options.responseTimeoutMs
     })
+  }
+
+  /** Chunks that came together leave together, however small the caller made them. */
+  #holdBack(): void {
+    if (this.#socket.writableCorked > 0) return
+    this.#socket.cork()
+    process.nextTick(() => this.#socket.uncork())
   }
 
   #resumeUpload(): void {

@@ -17,6 +17,8 @@ export class Exchange implements Findings {
   /** When the gate had decided. */
   decidedMs: number | undefined
   permitted = false
+  /** Whether it counts no more as in flight. */
+  released = false
   /** Whether the connection became a WebSocket. */
   tunnelled = false
   declare rule?: Rule

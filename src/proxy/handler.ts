@@ -1,4 +1,4 @@
-import { CODES, CodedError, refusal, unavailable, type Refusal } from '../errors.ts'
+import { CODES, CodedError, refusal, unavailable } from '../errors.ts'
 import { scopesOf } from '../gate/authorize.ts'
 import type { Gate } from '../gate/gate.ts'
 import type { Permit } from '../gate/permit.ts'
@@ -47,7 +47,7 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
     decide(exchange, fault)
   }
 
-  function decide(exchange: Exchange, fault: Refusal | undefined): void {
+  function decide(exchange: Exchange, fault: CodedError | undefined): void {
     const { request } = exchange
     try {
       if (fault !== undefined) throw fault
@@ -85,6 +85,8 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
     }
     if (response.headersSent || response.destroyed) return
     exchange.refusedAs = CODES[exchange.code].status
+    // What is left is an answer to be read; callers that do not read theirs must not take the places of others.
+    release(exchange)
     const grpcType = readGrpcType(request.rawHeaders)
     const answer =
       grpcType === undefined
@@ -95,10 +97,16 @@ export function createProxyHandler(options: ProxyHandlerOptions): CallerHandler 
     response.end(answer.body)
   }
 
-  function finish(exchange: Exchange): void {
-    const { request, response, rule, token, startedMs, decidedMs } = exchange
+  function release(exchange: Exchange): void {
+    if (exchange.released) return
+    exchange.released = true
     inFlight -= 1
     options.onInFlight(-1)
+  }
+
+  function finish(exchange: Exchange): void {
+    const { request, response, rule, token, startedMs, decidedMs } = exchange
+    release(exchange)
     const endedMs = performance.now()
     const complete = response.writableFinished || exchange.tunnelled
     if (!complete) {

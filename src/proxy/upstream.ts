@@ -13,6 +13,12 @@ export interface Upstream {
   close(): void
 }
 
+/** A request for which there is no connection yet. */
+interface Waiting {
+  readonly request: UpstreamRequest
+  readonly sinceMs: number
+}
+
 /** Below the five seconds after which many backends close an idle connection, so that we are the ones who close it. */
 const KEEP_ALIVE_MS = 4_000
 /** Before the moment a backend announced, by this much. */
@@ -23,7 +29,7 @@ const SWEEP_INTERVAL_MS = 250
 export function createUpstream(options: UpstreamOptions): Upstream {
   const all = new Set<Connection>()
   const idle: Connection[] = []
-  const waiting: UpstreamRequest[] = []
+  const waiting: Waiting[] = []
   let closed = false
 
   const owner = {
@@ -45,7 +51,7 @@ export function createUpstream(options: UpstreamOptions): Upstream {
     },
     onStale(request: UpstreamRequest) {
       if (all.size < options.connections) open(request)
-      else waiting.unshift(request)
+      else waiting.unshift({ request, sinceMs: performance.now() })
     },
   }
 
@@ -59,14 +65,22 @@ export function createUpstream(options: UpstreamOptions): Upstream {
 
   const takeWaiting = (): UpstreamRequest | undefined => {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-      if (!next.cancelled) return next
-      next.onFailure(new UpstreamError('caller_gone'))
+      if (!next.request.cancelled) return next.request
+      next.request.onFailure(new UpstreamError('caller_gone'))
     }
     return undefined
   }
 
+  /** They wait no longer than for a response: connections may be held by callers that take their time. */
+  const failLate = (now: number) => {
+    while (waiting[0] !== undefined && now - waiting[0].sinceMs >= options.responseTimeoutMs) {
+      waiting.shift()?.request.onFailure(new UpstreamError('upstream_timeout', { cause: 'no connection free' }))
+    }
+  }
+
   const sweep = setInterval(() => {
     const now = performance.now()
+    failLate(now)
     for (const connection of all) connection.checkDeadline(now)
     for (const connection of [...idle]) {
       const limit = Math.min(KEEP_ALIVE_MS, connection.keepAliveMs - KEEP_ALIVE_MARGIN_MS)
@@ -80,7 +94,7 @@ export function createUpstream(options: UpstreamOptions): Upstream {
       const connection = idle.pop()
       if (connection !== undefined) return connection.send(request)
       if (all.size < options.connections) return open(request)
-      waiting.push(request)
+      waiting.push({ request, sinceMs: performance.now() })
     },
     close() {
       closed = true

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { Refusal } from '../errors.ts'
+import type { CodedError } from '../errors.ts'
 
 /** The connection of a caller that asks to switch protocols: nobody else reads it any more. */
 export interface Tunnel {
@@ -72,5 +72,5 @@ export type CallerHandler = (
   request: CallerRequest,
   response: CallerResponse,
   expectsContinue: boolean,
-  fault?: Refusal,
+  fault?: CodedError,
 ) => void

@@ -1,24 +1,22 @@
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
-import type { AddressInfo, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Server as TlsServer } from 'node:tls'
-import type { Refusal, RefusalCode } from '../errors.ts'
+import type { CodedError, RefusalCode } from '../errors.ts'
 import { findHttp1Fault } from '../http/http1-request.ts'
 import { toProblemResponse } from '../http/problem.ts'
+import { bind, type ListenAddress } from './bind.ts'
 import type { CallerHandler } from './caller.ts'
 import { createHttp2Connections, type Http2Connections } from './http2.ts'
 import { isAbort, toRefusalCode } from './parse-error.ts'
+import { CURRENT, limitPipeline, whenSent, type Connection } from './pipeline.ts'
 import { divertHttp2, type Undecided } from './preface.ts'
 import { cutIdleReaders } from './readers.ts'
 import type { TlsSource } from './tls.ts'
-import { linger, prepareUpgrade, whenSent } from './upgrade.ts'
+import { linger, prepareUpgrade } from './upgrade.ts'
 
-export interface ListenAddress {
-  readonly host: string
-  /** 0 for any free port. */
-  readonly port: number
-}
+export type { ListenAddress } from './bind.ts'
 
 export interface ListenerLimits {
   /** Largest request header in bytes. */
@@ -41,7 +39,7 @@ export type RequestHandler = (
   request: IncomingMessage,
   response: ServerResponse,
   expectsContinue: boolean,
-  fault?: Refusal,
+  fault?: CodedError,
 ) => void
 
 export interface ListenerOptions {
@@ -69,7 +67,7 @@ export interface ListenerOptions {
 
 /** One listening socket. */
 export interface Listener {
-  /** Binds; resolves to the port. Rejects with Node's error when that fails. */
+  /** Binds; resolves to the port, 0 for a Unix socket. Rejects with Node's error when that fails. */
   start(): Promise<number>
   /** From now on every response says `Connection: close`; connections are still accepted. */
   drain(): void
@@ -78,13 +76,6 @@ export interface Listener {
   /** Stops accepting, lets requests in flight finish for at most `graceMs`, then cuts them. Resolves to how many were cut. */
   stop(graceMs: number): Promise<number>
 }
-
-/**
- * The response being sent on a connection, or the last one: nothing else may be written meanwhile. On the socket itself,
- * because a WeakMap written on every request made garbage collection a fifth of all CPU time.
- */
-const CURRENT = Symbol('current response')
-type Connection = Socket & { [CURRENT]?: ServerResponse }
 
 /** How often timeouts are looked after and idle connections swept, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000
@@ -102,8 +93,8 @@ export function createListener(options: ListenerOptions): Listener {
     const connection: Connection = request.socket
     // Behind the answer that ends a connection nothing is read any more: where a request begins may be in doubt there.
     if (connection[CURRENT]?.shouldKeepAlive === false) return
+    const fault = findHttp1Fault(request) ?? limitPipeline(connection, response)
     connection[CURRENT] = response
-    const fault = findHttp1Fault(request)
     if (draining || fault !== undefined) response.shouldKeepAlive = false
     handle(request, response, expectsContinue, fault)
   }
@@ -186,14 +177,7 @@ export function createListener(options: ListenerOptions): Listener {
   if (options.tls !== undefined) secure(server as unknown as TlsServer, options.tls, http2, options)
 
   return {
-    start: () =>
-      new Promise((resolve, reject) => {
-        server.once('error', reject)
-        server.listen(options.address.port, options.address.host, () => {
-          server.off('error', reject)
-          resolve((server.address() as AddressInfo).port)
-        })
-      }),
+    start: () => bind(server, options.address),
 
     drain() {
       draining = true

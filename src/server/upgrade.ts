@@ -27,9 +27,3 @@ export function prepareUpgrade(request: IncomingMessage, socket: Duplex): Server
   socket.on('error', () => socket.destroy())
   return response
 }
-
-/** Runs when an earlier response on the same connection has been sent, or its connection is gone: at once for most. */
-export function whenSent(earlier: ServerResponse | undefined, run: () => void): void {
-  if (earlier === undefined || earlier.closed) run()
-  else earlier.once('close', run)
-}

@@ -51,10 +51,10 @@ export function createMemoryStore({
   return {
     get: async (key) => read(key),
     set: async (key, value, ttlMs) => write(key, value, ttlMs),
-    async setIfAbsent(key, value, ttlMs) {
-      if (read(key) !== undefined) return false
-      write(key, value, ttlMs)
-      return true
+    async getOrSet(key, value, ttlMs) {
+      const current = read(key)
+      if (current === undefined) write(key, value, ttlMs)
+      return current
     },
     async replaceIfEqual(key, expected, value, ttlMs) {
       if (read(key) !== expected) return false

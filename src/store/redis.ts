@@ -48,6 +48,11 @@ async function loadLibrary(): Promise<(options: Record<string, unknown>) => Conn
 
 const RECONNECT = { baseMs: 100, maxMs: 5_000 }
 
+// Scripts, because older servers know no command that does it.
+const GET_OR_SET = `local current = redis.call('get', KEYS[1])
+if current then return current end
+redis.call('set', KEYS[1], ARGV[1], 'px', ARGV[2])
+return nil`
 const REPLACE_IF_EQUAL = `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[1], ARGV[2], 'px', ARGV[3])
 return 1`
@@ -93,8 +98,9 @@ class RedisStore implements Store {
     await this.#run('SET', this.#name(key), value, 'PX', toTtl(ttlMs))
   }
 
-  async setIfAbsent(key: string, value: string, ttlMs: number): Promise<boolean> {
-    return (await this.#run('SET', this.#name(key), value, 'PX', toTtl(ttlMs), 'NX')) === 'OK'
+  async getOrSet(key: string, value: string, ttlMs: number): Promise<string | undefined> {
+    const reply = await this.#run('EVAL', GET_OR_SET, '1', this.#name(key), value, toTtl(ttlMs))
+    return typeof reply === 'string' ? reply : undefined
   }
 
   async replaceIfEqual(key: string, expected: string, value: string, ttlMs: number): Promise<boolean> {

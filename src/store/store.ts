@@ -5,8 +5,8 @@
 export interface Store {
   get(key: string): Promise<string | undefined>
   set(key: string, value: string, ttlMs: number): Promise<void>
-  /** Sets it unless there is a value. @returns whether it was set */
-  setIfAbsent(key: string, value: string, ttlMs: number): Promise<boolean>
+  /** Sets it unless there is a value. @returns the value that is there; undefined when it was set */
+  getOrSet(key: string, value: string, ttlMs: number): Promise<string | undefined>
   /** Replaces exactly this value, and its time to live. @returns whether it was there */
   replaceIfEqual(key: string, expected: string, value: string, ttlMs: number): Promise<boolean>
   /** Deletes exactly this value. @returns whether it was there */

@@ -31,6 +31,7 @@ export type KeysFetched =
 
 export interface ExchangeFinished {
   readonly requestId: string
+  readonly caller: string
   readonly client: string
   readonly grant: string
   readonly code: string
@@ -168,11 +169,12 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
       else writeKeysFailure(log, issuer, event, clip(describeFetchError(event.error)))
     },
 
-    exchangeFinished({ requestId, client, grant, code, status, durationMs, detail, shared }) {
+    exchangeFinished({ requestId, caller, client, grant, code, status, durationMs, detail, shared }) {
       metrics.count('bearward_helper_exchanges_total', { client, grant, code })
       const write = status >= 500 ? log.warn : log.info
       write('exchange', {
         request_id: requestId,
+        caller,
         client,
         grant,
         code,

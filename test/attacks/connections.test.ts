@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { arrival, maskId, startTarget, type Target } from '../fakes/attack.ts'
 import { openRaw } from '../fakes/raw.ts'
 import { ok } from '../fakes/recorder.ts'
+import { startRawUpstream } from '../fakes/upstream.ts'
 
 /** What follows a request on its connection: a switch of protocols, a body that was asked for, other requests. */
 let target: Target
@@ -259,6 +260,44 @@ describe('requests one behind the other', () => {
       const outcome = await target.attack(bytes + request('GET /public/c'), { answers: 2 })
       expect(outcome.backend.map((one) => one.split(' ')[1])).toEqual(['/public/c'])
       expect(outcome.statuses).toHaveLength(2)
+    }
+  })
+
+  it('a body that the backend did not want is no request either', async () => {
+    const body = request('GET /public/hidden')
+    const upstream = await startRawUpstream((socket, received) => {
+      // The answer to the POST comes while its body is on its way.
+      if (received.endsWith('\r\n\r\n')) ok(socket)
+    })
+    const other = await startTarget({ upstream: upstream.url })
+    const { socket, received } = await openRaw(other.sidecar.proxyPort)
+    socket.write(request('POST /public/a', `Content-Length: ${body.length}\r\n`))
+    await expect.poll(received).toMatch(/200 OK[\s\S]*ok$/)
+    socket.write(body + request('GET /public/c'))
+    await expect.poll(received).toMatch(/200 OK[\s\S]*ok[\s\S]*200 OK[\s\S]*ok$/)
+    expect(upstream.received()).not.toContain('/public/hidden')
+    expect(upstream.received().match(/^(?:GET|POST) \S+/gm)).toEqual(['POST /public/a', 'GET /public/c'])
+    socket.destroy()
+    await other.stop()
+    await upstream.stop()
+  })
+
+  it('a body that is cut off takes its connection to the backend along', async () => {
+    for (const fields of [`Content-Length: ${HIDDEN.length + 9}\r\n`, 'Transfer-Encoding: chunked\r\n']) {
+      const head = request('POST /public/a', fields)
+      const part = fields.startsWith('T') ? `ffff\r\n${HIDDEN}` : HIDDEN
+      const before = target.backend.connections()
+      const { socket } = await openRaw(target.sidecar.proxyPort)
+      const at = target.backend.requests.length
+      socket.write(head + part)
+      await new Promise((resolve) => setTimeout(resolve, 30))
+      socket.resetAndDestroy()
+      await expect.poll(() => target.backend.requests.length).toBe(at + 1)
+      const [cut = ''] = target.backend.requests.splice(at)
+      expect(cut).toMatch(/^POST \/public\/a HTTP\/1\.1\r\n/)
+      const { statuses, backend } = await target.attack(request('GET /public/b'), { answers: 1 })
+      expect([statuses, backend.length]).toEqual([[200], 1])
+      expect(target.backend.connections()).toBeGreaterThan(before)
     }
   })
 })

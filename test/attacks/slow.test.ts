@@ -3,6 +3,8 @@ import { connect, type Socket } from 'node:net'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { startTarget, type Target } from '../fakes/attack.ts'
 import { openRaw, rawRequest, sendRaw } from '../fakes/raw.ts'
+import { ok } from '../fakes/recorder.ts'
+import { startSidecar, stopSidecars } from '../fakes/sidecar.ts'
 
 /** Callers that are slow, and those that send too much: what they cost, and that each is answered, counted and logged once. */
 let target: Target
@@ -12,6 +14,7 @@ afterEach(async () => {
   for (const one of open.splice(0)) one.destroy()
   expect(target.sidecar.logText()).not.toContain('unexpected error')
   await target.stop()
+  await stopSidecars()
 })
 
 async function start(limits: Record<string, unknown> = {}): Promise<void> {
@@ -212,20 +215,24 @@ describe('a response that nobody reads', () => {
     expect(state.written).toBeGreaterThan(0)
   })
 
-  it('behind many others, asked for without a token, does not fill the places of others', async () => {
+  it('behind many others, asked for without a token, takes nobody’s place, and is cut', async () => {
     await start({ send_timeout: '1s', requests_in_flight: 100 })
     const socket = connect(target.sidecar.proxyPort, '127.0.0.1')
     open.push(socket.on('error', () => undefined).pause())
+    const state = { written: 0 }
     const cut = new Promise((resolve) => socket.once('close', resolve))
-    const many = rawRequest('GET /a').repeat(500)
+    const many = rawRequest('GET /a').repeat(100)
     const more = () => {
-      while (socket.write(many));
-      if (!socket.destroyed) socket.once('drain', more)
+      while (!socket.destroyed) {
+        state.written += many.length
+        if (!socket.write(many)) return void socket.once('drain', more)
+      }
     }
     more()
+    await untilStill(state)
+    expect((await target.attack(rawRequest('GET /public/b'), { answers: 1 })).statuses).toEqual([200])
     await cut
     await expect.poll(inFlight).toBe(0)
-    expect((await target.attack(rawRequest('GET /public/b'), { answers: 1 })).statuses).toEqual([200])
   })
 
   it.each(['/a', '/public/a'])('for %s behind shut windows of HTTP/2 ends', async (path) => {
@@ -238,9 +245,12 @@ describe('a response that nobody reads', () => {
         .request({ ':path': path })
         .on('error', () => undefined)
         .pause()
-    await expect.poll(inFlight).toBe(50)
+    // A refusal that is not taken does not count; it is cut all the same.
+    await expect.poll(inFlight).toBe(path === '/a' ? 0 : 50)
     await expect.poll(inFlight, { timeout: 10_000 }).toBe(0)
-    expect(logged('caller_gone').length + logged('credentials_missing').length).toBe(50)
+    await expect
+      .poll(() => logged(path === '/a' ? 'credentials_missing' : 'caller_gone').length, { timeout: 10_000 })
+      .toBe(50)
   })
 })
 
@@ -317,6 +327,32 @@ describe('a header that is large', () => {
   })
 })
 
+describe('connections to the backend that are all taken', () => {
+  it('by bodies that do not end make others wait no longer than for a response: 504', async () => {
+    const { issuer, backend } = (target = await startTarget())
+    const sidecar = await startSidecar({
+      config: {
+        issuers: [{ issuer: issuer.issuer, audience: issuer.audience }],
+        upstream: { url: backend.url, connections: 2, response_timeout: '1s' },
+        rules: [{ name: 'public', prefix: ['/public'], access: 'public' }],
+      },
+    })
+    await sidecar.ready()
+    const taken = [await openRaw(sidecar.proxyPort), await openRaw(sidecar.proxyPort)]
+    for (const { socket } of taken) {
+      open.push(socket)
+      socket.write('POST /public/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: 1000\r\n\r\n')
+      trickle(socket, 'a'.repeat(1000), 200)
+    }
+    await expect.poll(() => backend.connections()).toBe(2)
+    const { status, text } = await sendRaw(sidecar.proxyPort, rawRequest('GET /public/b'))
+    expect([status, text.includes('upstream_timeout')]).toEqual([504, true])
+    expect(sidecar.lastRequest()).toMatchObject({ detail: { cause: 'no connection free' } })
+    for (const { socket } of taken) socket.destroy()
+    await expect.poll(() => sendRaw(sidecar.proxyPort, rawRequest('GET /public/c'))).toMatchObject({ status: 200 })
+  })
+})
+
 describe('more requests than there is room for', () => {
   it('one behind the other: those past the limit get 503 with Retry-After, in order, and the backend sees the others', async () => {
     await start({ requests_in_flight: 10 })
@@ -337,5 +373,32 @@ describe('more requests than there is room for', () => {
     expect(target.backend.requests).toHaveLength(10)
     target.backend.answer = (one) => void one.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
     expect((await target.attack(rawRequest('GET /public/c'), { answers: 1 })).statuses).toEqual([200])
+  })
+
+  it('on one connection: the backend sees 129 at a time, the next one is refused, and the connection ends', async () => {
+    await start()
+    const waiting: (() => void)[] = []
+    target.backend.answer = (socket) => void waiting.push(() => ok(socket))
+    const { socket, received, ended } = await openConnection()
+    socket.write(rawRequest('GET /public/a').repeat(2_000))
+    await expect.poll(() => waiting.length).toBe(129)
+    expect(await inFlight()).toBe(129)
+    for (const answer of waiting) answer()
+    await ended
+    const statuses = [...received().matchAll(/HTTP\/1\.1 (\d{3})/g)].map((match) => Number(match[1]))
+    expect(statuses).toEqual([...Array.from({ length: 129 }, () => 200), 503])
+    expect(target.backend.requests).toHaveLength(129)
+    await expectOnce('overloaded')
+  })
+
+  it('on one connection, but never too many at a time: all are answered', async () => {
+    await start()
+    const { socket, received } = await openConnection()
+    for (let sent = 0; sent < 600; sent += 100) {
+      socket.write(rawRequest('GET /public/a').repeat(100))
+      await expect.poll(() => received().match(/HTTP\/1\.1 200/g)?.length).toBeGreaterThan(sent)
+    }
+    await expect.poll(() => received().match(/HTTP\/1\.1 200/g)?.length).toBe(600)
+    expect(target.backend.requests).toHaveLength(600)
   })
 })

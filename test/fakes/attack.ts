@@ -1,7 +1,7 @@
 import { startAuthorizationServer, type AuthorizationServer } from './authorization-server.ts'
 import { openRaw } from './raw.ts'
 import { ok, startRecorder, type Recorder } from './recorder.ts'
-import { startSidecar, stopSidecars, type FakeSidecar } from './sidecar.ts'
+import { startSidecar, type FakeSidecar } from './sidecar.ts'
 
 /** What became of bytes that somebody sent. */
 export interface Outcome {
@@ -77,7 +77,7 @@ export async function startTarget(config: Record<string, unknown> = {}): Promise
     sidecar,
     attack,
     async stop() {
-      await stopSidecars()
+      await sidecar.stop()
       await issuer.stop()
       await backend.stop()
     },

@@ -70,18 +70,28 @@ function requestEnd(text: string): number {
   const lengths = [...head.matchAll(/^content-length: (.*)\r$/gim)]
   const codings = [...head.matchAll(/^transfer-encoding: (.*)\r$/gim)]
   if (lengths.length + codings.length > 1) throw new Error(`two ways to read a request: ${JSON.stringify(head)}`)
-  if (codings.length === 1) return chunksEnd(text, head.length)
+  if (codings.length === 1) {
+    const last = lastChunk(text, head.length)
+    return last === -1 ? 0 : last + (LAST_CHUNK.exec(text.slice(last))?.[0].length ?? 0)
+  }
   const end = head.length + Number(lengths[0]?.[1] ?? 0)
   return text.length >= end ? end : 0
 }
 
-function chunksEnd(text: string, start: number): number {
+/** The trailer fields of a request that is complete, as lines. */
+export function trailersOf(request: string): string[] {
+  const head = HEAD.exec(request)?.[0] ?? ''
+  if (!/^transfer-encoding: /im.test(head)) return []
+  return request.slice(lastChunk(request, head.length)).split('\r\n').slice(1, -2)
+}
+
+/** Where the last chunk begins; -1 when it has not come. */
+function lastChunk(text: string, start: number): number {
   let at = start
   for (;;) {
-    const last = LAST_CHUNK.exec(text.slice(at))
-    if (last !== null) return at + last[0].length
+    if (LAST_CHUNK.test(text.slice(at))) return at
     const size = CHUNK.exec(text.slice(at))
-    if (size === null) return 0
+    if (size === null) return -1
     at += size[0].length + parseInt(size[1] as string, 16) + 2
   }
 }

@@ -58,7 +58,7 @@ describe('a Redis', () => {
     expect(store.status()).toEqual({ kind: 'redis', state: 'unavailable' })
     await redis.restart()
     await expect.poll(() => store.status().state, { timeout: 10_000 }).toBe('ready')
-    expect(await store.setIfAbsent('a', '1', LONG)).toBe(true)
+    expect(await store.getOrSet('a', '1', LONG)).toBeUndefined()
     expect(changes).toEqual(['ECONNREFUSED', undefined])
   })
 
@@ -80,7 +80,7 @@ describe('a Redis', () => {
     const { store, changes } = start(redis.port)
     await store.set('a', '1', LONG)
     redis.freeze()
-    expect(await errorOf(store.setIfAbsent('b', '1', LONG))).toMatchObject({ code: 'timeout', unsent: false })
+    expect(await errorOf(store.getOrSet('b', '1', LONG))).toMatchObject({ code: 'timeout', unsent: false })
     const others = await Promise.all(Array.from({ length: 20 }, () => errorOf(store.get('a'))))
     expect(new Set(others.map((error) => `${error?.code} ${error?.unsent}`))).toEqual(new Set(['timeout true']))
     redis.thaw()

@@ -71,25 +71,28 @@ describe.each(STORES)('the store in %s', (kind, isThere, create) => {
     expect(await store.deleteIfEqual('a', '1')).toBe(false)
   })
 
-  test('sets a value where there is none, and only there', async () => {
+  test('sets a value where there is none, and gives back what is there', async () => {
     const store = start()
-    expect(await store.setIfAbsent('a', '1', LONG)).toBe(true)
-    expect(await store.setIfAbsent('a', '2', LONG)).toBe(false)
+    expect(await store.getOrSet('a', '1', LONG)).toBeUndefined()
+    expect(await store.getOrSet('a', '2', LONG)).toBe('1')
     expect(await store.get('a')).toBe('1')
   })
 
   test('takes a value whose time ended for none', async () => {
     const store = start()
-    await store.setIfAbsent('a', '1', SHORT)
+    await store.getOrSet('a', '1', SHORT)
     await pause()
-    expect(await store.setIfAbsent('a', '2', LONG)).toBe(true)
+    expect(await store.getOrSet('a', '2', LONG)).toBeUndefined()
+    expect(await store.get('a')).toBe('2')
   })
 
   test('lets one of many win that set a value at once', async () => {
     const store = start()
-    const won = await Promise.all(Array.from({ length: 50 }, (_, i) => store.setIfAbsent('a', String(i), LONG)))
-    expect(won.filter(Boolean)).toHaveLength(1)
-    expect(await store.get('a')).toBe(String(won.indexOf(true)))
+    const found = await Promise.all(Array.from({ length: 50 }, (_, i) => store.getOrSet('a', String(i), LONG)))
+    expect(found.filter((value) => value === undefined)).toHaveLength(1)
+    const winner = String(found.indexOf(undefined))
+    expect(await store.get('a')).toBe(winner)
+    expect(new Set(found)).toEqual(new Set([undefined, winner]))
   })
 
   test('replaces the value that is expected, and no other', async () => {
@@ -130,7 +133,7 @@ describe.each(STORES)('the store in %s', (kind, isThere, create) => {
     await store.close()
     expect(store.status().state).toBe('closed')
     await expect(store.get('a')).rejects.toMatchObject({ name: 'StoreError', code: 'closed', unsent: true })
-    await expect(store.setIfAbsent('a', '1', LONG)).rejects.toMatchObject({ code: 'closed', unsent: true })
+    await expect(store.getOrSet('a', '1', LONG)).rejects.toMatchObject({ code: 'closed', unsent: true })
   })
 })
 

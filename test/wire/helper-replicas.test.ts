@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
+import { loadConfigWithPlaces } from '../../src/config/load.ts'
 import { startServing, type Serving } from '../deploy/serving.ts'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { isRedisInstalled, startRedis, stopRedis, type FakeRedis } from '../fakes/redis.ts'
@@ -233,6 +234,44 @@ describe('two replicas with one Redis', () => {
     issuer.delayTokens(0)
     await expectAlive(a.helper, answers[1])
   })
+})
+
+test('a store is taken into use and out of it by a reload, also in the middle of a spend', async () => {
+  const redis = await startRedisWithPassword()
+  const config = toConfig(redis)
+  const { store: _store, ...alone } = config.helper
+  const sidecar = await startSidecar({ config: { ...config, helper: alone }, env: toEnvironment() })
+  await sidecar.ready()
+  const reload = async (helper: object) => {
+    const file = join(folder, 'reload.yaml')
+    const listen = { proxy: '127.0.0.1:0', ops: '127.0.0.1:0', helper: '127.0.0.1:0' }
+    const drain = { delay: '0s', timeout: '5s' }
+    writeFileSync(file, stringify({ telemetry: { log_level: 'trace' }, ...config, helper, listen, drain }))
+    await sidecar.app.reload(loadConfigWithPlaces({ file, env: {} }))
+  }
+  expect(await sidecar.metrics()).not.toContain('bearward_store_state{')
+  const token = await issuer.signIn()
+  issuer.delayTokens(1_000)
+  let answers: TokenAnswer[] = []
+  const count = await spends(async () => {
+    const before = issuer.requests.token
+    const first = refreshAt(sidecar.helper, token)
+    await asked(before)
+    await reload(config.helper)
+    answers = await Promise.all([first, refreshAt(sidecar.helper, token)])
+  })
+  expect(count).toBe(1)
+  expect(distinct(answers)).toHaveLength(1)
+  issuer.delayTokens(0)
+  await expect.poll(() => storeLines(sidecar).length, { timeout: 10_000 }).toBe(1)
+  await expectAlive(sidecar.helper, answers[0])
+  expect(await redis.dump()).toContain('bearward:a.')
+  expect(await sidecar.metrics()).toContain('bearward_store_state{state="ready"} 1')
+  await reload(alone)
+  expect(await sidecar.metrics()).not.toContain('bearward_store_state{')
+  await redis.kill()
+  expect((await refreshAt(sidecar.helper, await issuer.signIn())).status).toBe(200)
+  expect(await sidecar.metrics()).not.toContain('bearward_helper_unshared_total{')
 })
 
 describe('a Redis that stops', () => {

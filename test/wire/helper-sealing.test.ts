@@ -164,6 +164,32 @@ describe('a sealed refresh token', () => {
     expect((await refreshAt(sealing.helper, token)).status).toBe(200)
   })
 
+  it('comes of an issuer that sends no other, when what was sent was not sealed, or with a key of before', async () => {
+    issuer.tamper(({ refresh_token: _refreshToken, ...body }) => body)
+    try {
+      const changing = await start({ key_files: [otherKeyFile, keyFile], accept_unsealed: true })
+      const token = await issuer.signIn()
+      const first = await refreshAt(changing.helper, token)
+      expect(first.status).toBe(200)
+      expect(first.body['refresh_token']).toMatch(SEALED)
+      // Rotation is on at the issuer, so what was spent is refused: by it, and not for its seal.
+      expect((await refreshAt(changing.helper, first.body['refresh_token'])).body['code']).toBe('refused_by_issuer')
+      issuer.tamper(undefined)
+      const old = await getSealed()
+      issuer.tamper(({ refresh_token: _refreshToken, ...body }) => body)
+      const renewed = await refreshAt(changing.helper, old)
+      const kid = (text: unknown) => String(text).split('.')[0]
+      expect(kid(renewed.body['refresh_token'])).toBe(kid(first.body['refresh_token']))
+      expect(kid(renewed.body['refresh_token'])).not.toBe(kid(old))
+      issuer.tamper(undefined)
+      const { body } = await refreshAt(changing.helper, await issuer.signIn())
+      issuer.tamper(({ refresh_token: _refreshToken, ...rest }) => rest)
+      expect((await refreshAt(changing.helper, body['refresh_token'])).body).not.toHaveProperty('refresh_token')
+    } finally {
+      issuer.tamper(undefined)
+    }
+  })
+
   it('comes from codes, too', async () => {
     const redirect_uri = 'https://app.bearward.test/callback'
     const config = toConfig({ key_files: [keyFile] })

@@ -96,7 +96,7 @@ describe('the smallest file', () => {
       token_cache_entries: 10_000,
       token_cache_bytes: 33_554_432,
     })
-    expect(config.helper).toEqual({ clients: {}, timeout: 10_000, validation_wait: 30_000 })
+    expect(config.helper).toEqual({ clients: {}, callers: {}, timeout: 10_000, validation_wait: 30_000 })
     expect(config.drain).toEqual({ delay: 5_000, timeout: 20_000 })
     expect(config.telemetry).toEqual({ log_level: 'info', access_log: true })
   })

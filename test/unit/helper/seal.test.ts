@@ -45,6 +45,7 @@ describe('a sealed refresh token', () => {
     expect(await create().open(await create().seal(TOKEN, FOR, 'digest'), FOR)).toEqual({
       refreshToken: TOKEN,
       subject: 'digest',
+      isCurrent: true,
     })
   })
 

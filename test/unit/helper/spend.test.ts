@@ -35,7 +35,7 @@ function createUnreliable(clock: FakeClock): Unreliable {
     written: [],
     get: wrap('get', inner.get),
     set: wrap('set', inner.set),
-    setIfAbsent: wrap('setIfAbsent', inner.setIfAbsent),
+    getOrSet: wrap('getOrSet', inner.getOrSet),
     replaceIfEqual: wrap('replaceIfEqual', inner.replaceIfEqual),
     deleteIfEqual: wrap('deleteIfEqual', inner.deleteIfEqual),
     status: inner.status,
@@ -440,7 +440,7 @@ describe('a store that is gone', () => {
     const store: Store = {
       get: (...args) => current.get(...args),
       set: (...args) => current.set(...args),
-      setIfAbsent: (...args) => current.setIfAbsent(...args),
+      getOrSet: (...args) => current.getOrSet(...args),
       replaceIfEqual: (...args) => current.replaceIfEqual(...args),
       deleteIfEqual: (...args) => current.deleteIfEqual(...args),
       status: () => current.status(),
@@ -468,7 +468,7 @@ describe('a store that is gone', () => {
     store.failing = 'before'
     store.only = ['get']
     const late = outcomeOf(replica().spender.spend(of(provider.run), sharing('local')))
-    await pass(clock, 1_000)
+    await pass(clock, 40_000)
     expect(late.error).toMatchObject({ code: 'outcome_unknown' })
     expect(provider.runs()).toBe(1)
   })
@@ -490,7 +490,7 @@ describe('a store that is gone', () => {
   it('with the reply to a lease that it took, if told to go on: other replicas wait for the answer', async () => {
     const { clock, store, replica, sharing, provider } = setUp()
     store.failing = 'after'
-    store.only = ['setIfAbsent']
+    store.only = ['getOrSet']
     const { spender, counts } = replica()
     const mine = outcomeOf(spender.spend(of(provider.run), sharing('local')))
     await settle()
