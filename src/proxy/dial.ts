@@ -9,6 +9,7 @@ export interface Dial {
   open(onread?: OnReadOpts): Socket
   /** The event by which a connection stands. */
   readonly ready: 'connect' | 'secureConnect'
+  readonly scheme: 'http' | 'https'
 }
 
 export interface DialTls {
@@ -32,6 +33,7 @@ export function createDial(address: DialAddress, tls: DialTls | undefined): Dial
   if (tls === undefined) {
     return {
       ready: 'connect',
+      scheme: 'http',
       open: (onread) =>
         connect({ ...address, noDelay: true, ...(onread && { onread }) }).setKeepAlive(true, KEEP_ALIVE_PROBE_MS),
     }
@@ -39,6 +41,7 @@ export function createDial(address: DialAddress, tls: DialTls | undefined): Dial
   const contexts = createContexts(tls)
   return {
     ready: 'secureConnect',
+    scheme: 'https',
     open(onread) {
       try {
         const secureContext = contexts()
