@@ -1,5 +1,6 @@
 import { digestFiles } from './config/files.ts'
 import type { Config } from './config/schema.ts'
+import { readUpstreamUrl } from './config/upstream-url.ts'
 import type { Breaker } from './helper/breaker.ts'
 import type { ExchangeMemory } from './helper/exchange.ts'
 import type { RotationMemory } from './helper/rotation.ts'
@@ -10,7 +11,7 @@ import { createEgress, type Egress } from './issuer/egress.ts'
 import { createIssuer, type Issuer } from './issuer/issuer.ts'
 import type { KeysSoFar } from './issuer/jwks-cache.ts'
 import { readProxy } from './issuer/proxy.ts'
-import { createDial, type Dial } from './proxy/dial.ts'
+import { createDial, type Dial, type DialTls } from './proxy/dial.ts'
 import { createHttp2Upstream } from './proxy/http2-upstream.ts'
 import type { OpenTunnels } from './proxy/tunnel.ts'
 import { createUpstream, type Upstream } from './proxy/upstream.ts'
@@ -187,7 +188,7 @@ export function shareUpstream(config: Config, previous: RuntimeParts | undefined
 }
 
 function createConfiguredUpstream({ upstream: settings, limits }: Config): Upstream {
-  const create = new URL(settings.url).protocol === 'h2c:' ? createHttp2Upstream : createUpstream
+  const create = readUpstreamUrl(settings.url).isHttp2 ? createHttp2Upstream : createUpstream
   return create({
     dial: createConfiguredDial(settings),
     connectTimeoutMs: settings.connect_timeout,
@@ -200,18 +201,17 @@ function createConfiguredUpstream({ upstream: settings, limits }: Config): Upstr
 
 /** A host name is resolved for each connection. */
 export function createConfiguredDial(settings: Config['upstream']): Dial {
-  const { protocol, hostname, port, pathname } = new URL(settings.url)
-  if (protocol === 'unix:') return createDial({ path: decodeURIComponent(pathname) }, undefined)
-  const host = hostname.replace(/^\[|\]$/g, '')
-  if (protocol !== 'https:') return createDial({ host, port: port === '' ? 80 : Number(port) }, undefined)
-  const tls = {
+  const { path, host, port, isTls, isHttp2 } = readUpstreamUrl(settings.url)
+  if (path !== undefined) return createDial({ path }, undefined)
+  if (!isTls) return createDial({ host, port }, undefined)
+  const tls: DialTls = {
     serverName: settings.server_name ?? host,
     caFile: settings.ca_file,
     certificateFile: settings.certificate_file,
     keyFile: settings.key_file,
-    protocol: 'http/1.1',
-  } as const
-  return createDial({ host, port: port === '' ? 443 : Number(port) }, tls)
+    protocol: isHttp2 ? 'h2' : 'http/1.1',
+  }
+  return createDial({ host, port }, tls)
 }
 
 /** The verifier with the tokens it remembers: it goes when anything changes that its memory was made of. */

@@ -1,6 +1,7 @@
 import type { Latch } from './admin/health.ts'
 import { createConfiguredHelper, createExchangeMemory } from './clients.ts'
 import type { Config } from './config/schema.ts'
+import { readUpstreamUrl } from './config/upstream-url.ts'
 import { createGate } from './gate/gate.ts'
 import { createIdentityEncoder, defaultNames, type IdentityEncoder } from './gate/identity.ts'
 import { createRuleMatcher, type Needed, type RuleOptions } from './gate/rules.ts'
@@ -97,7 +98,7 @@ function connectRooms(
   const tunnels = createTunnels({
     dial: createConfiguredDial(config.upstream),
     responseTimeoutMs: config.upstream.response_timeout,
-    enabled: config.websocket.enabled && !config.upstream.url.startsWith('h2c:'),
+    enabled: config.websocket.enabled && !readUpstreamUrl(config.upstream.url).isHttp2,
     closeAtTokenExpiry: config.websocket.close_at_token_expiry,
     open: context.tunnels,
     clock: context.clock,
@@ -138,12 +139,8 @@ function connectRooms(
 }
 
 function readOrigin(url: string): Runtime['upstreamAddress'] {
-  const { protocol, hostname, port } = new URL(url)
-  if (protocol === 'unix:') return undefined
-  return {
-    host: hostname.replace(/^\[|\]$/g, ''),
-    port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port),
-  }
+  const { path, host, port } = readUpstreamUrl(url)
+  return path === undefined ? { host, port } : undefined
 }
 
 type IssuerSettings = Config['issuers'][number]

@@ -2,23 +2,17 @@ import { BlockList, isIP, isIPv6 } from 'node:net'
 import type { Fault } from './check.ts'
 import { isLoopback, reaches } from './hosts.ts'
 import type { Config } from './schema.ts'
+import { readUpstreamUrl } from './upstream-url.ts'
 
 const LISTENERS = ['proxy', 'ops', 'helper'] as const
 
 /** A request that comes back as another request never ends; and probes and grants are not for callers. */
 export function checkLoop({ upstream, listen }: Addresses & Pick<Config, 'upstream'>): Fault[] {
-  const { protocol, hostname, port } = new URL(upstream.url)
-  if (protocol === 'unix:') return []
-  const standard = protocol === 'https:' ? 443 : 80
-  const host = hostname.replace(/^\[|\]$/g, '')
+  const { path, host, port } = readUpstreamUrl(upstream.url)
+  if (path !== undefined) return []
   const own = LISTENERS.find((name) => {
     const bound = listen[name]
-    return (
-      bound !== undefined &&
-      'port' in bound &&
-      bound.port === Number(port === '' ? standard : port) &&
-      reaches(host, bound.host)
-    )
+    return bound !== undefined && 'port' in bound && bound.port === port && reaches(host, bound.host)
   })
   if (own === undefined) return []
   return [{ path: ['upstream', 'url'], problem: `is the address of listen.${own}: bearward would be its own backend.` }]

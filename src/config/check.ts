@@ -7,6 +7,7 @@ import { checkOverlaps, checkRules } from './check-rules.ts'
 import { checkSealing, checkStore } from './check-spending.ts'
 import type { Path } from './document.ts'
 import type { Config } from './schema.ts'
+import { readUpstreamUrl } from './upstream-url.ts'
 
 /** Something wrong at a place; load.ts adds file and line. */
 export interface Fault {
@@ -42,7 +43,7 @@ const CHECKS_OF_WHOLE: readonly (readonly [Check, readonly string[]])[] = [
   [checkCallers, ['helper', 'issuers']],
   [checkUpstreamTls, ['upstream']],
   [checkStore, ['helper.store']],
-  [checkSealing, ['helper.sealing']],
+  [checkSealing, ['helper.sealing', 'helper.callers']],
 ]
 
 /**
@@ -75,11 +76,11 @@ function checkUpstream({ upstream }: Config): Fault[] {
 }
 
 function checkUpstreamTls({ upstream }: Config): Fault[] {
-  const isTls = new URL(upstream.url).protocol === 'https:'
+  const { isTls } = readUpstreamUrl(upstream.url)
   const faults: Fault[] = []
   for (const key of ['ca_file', 'server_name', 'certificate_file', 'key_file'] as const) {
     if (isTls || upstream[key] === undefined) continue
-    faults.push({ path: ['upstream', key], problem: 'is for an upstream with https alone.' })
+    faults.push({ path: ['upstream', key], problem: 'is for an upstream with https or h2 alone.' })
   }
   if ((upstream.certificate_file === undefined) !== (upstream.key_file === undefined)) {
     faults.push({ path: ['upstream'], problem: 'needs both certificate_file and key_file, or neither.' })

@@ -183,13 +183,13 @@ function readUrl(string: string, schemes: readonly string[]): string {
   return string
 }
 
-/** Where the backend is: an http, https or h2c URL, or `unix:` and the absolute path of a socket. */
+/** Where the backend is: an http, https, h2c or h2 URL, or `unix:` and the absolute path of a socket. */
 export function upstreamUrl(description: string) {
-  const plain = { type: 'string', pattern: '^((http|https|h2c)://|unix:/)' }
+  const plain = { type: 'string', pattern: '^((http|https|h2c|h2)://|unix:/)' }
   return field({ text: description, kind: 'URL', json: plain }, (value) => {
     const string = readString(value, 'a URL')
     if (/^unix:/i.test(string)) return readSocket(string)
-    return readUrl(string, ['http', 'https', 'h2c'])
+    return readUrl(string, ['http', 'https', 'h2c', 'h2'])
   })
 }
 

@@ -4,13 +4,15 @@ import { address, addressOrSocket, count, duration, flag, list, section, size, t
 
 export const upstream = section('The backend. May be written as the URL alone.', {
   url: upstreamUrl(
-    'Origin of the backend: http://127.0.0.1:3000 (not localhost), h2c:// for HTTP/2 and gRPC, https:// or unix:/PATH.',
+    'Origin of the backend: http://127.0.0.1:3000 (not localhost), https://, unix:/PATH; for HTTP/2 and gRPC h2c:// or, over TLS, h2://.',
   ),
-  ca_file: v.optional(text('For https: the certificate authorities to trust, in PEM. Default: those of the system.')),
+  ca_file: v.optional(
+    text('For https and h2: the certificate authorities to trust, in PEM. Default: those of the system.'),
+  ),
   server_name: v.optional(
-    text('For https: the name that its certificate must have. Default: the host of the URL.', 253),
+    text('For https and h2: the name that its certificate must have. Default: the host of the URL.', 253),
   ),
-  certificate_file: v.optional(text('For https: the certificate to show to it, in PEM.')),
+  certificate_file: v.optional(text('For https and h2: the certificate to show to it, in PEM.')),
   key_file: v.optional(text('The private key of that certificate, in PEM.')),
   connect_timeout: v.optional(duration('Time to connect; then 504.', '50ms', '60s'), '3s'),
   response_timeout: v.optional(duration('Time until the response header; then 504.', '1s', '1h'), '60s'),
@@ -95,7 +97,11 @@ export const limits = section('Limits on what callers may send.', {
     256,
   ),
   token_cache_entries: v.optional(
-    count('How many verified tokens are remembered, the least recently used going first; 0 for none.', 0, 1_000_000),
+    count(
+      'How many verified tokens are remembered; 0 for none. Past it, a token that comes again takes the place of the least recently used.',
+      0,
+      1_000_000,
+    ),
     10_000,
   ),
   token_cache_bytes: v.optional(

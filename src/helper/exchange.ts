@@ -108,7 +108,8 @@ async function spendNow(
   { spending, release }: ExchangeTools,
 ): Promise<TokenEndpointResponse> {
   await requireKeys(client)
-  const response = await spending.breaker.run(client.issuer.name, () => requestTokens(client, grant))
+  const discard = (refreshToken: string) => release.discard({ client, grant }, refreshToken)
+  const response = await spending.breaker.run(client.issuer.name, () => requestTokens(client, grant, discard))
   await release.check({ client, grant, response })
   return response
 }

@@ -53,6 +53,8 @@ export interface Release {
    * @throws GrantError `token_validation_failed`
    */
   compare(answer: Answer, subject: Subject | undefined): void
+  /** Takes back, in the background, the refresh token of an answer that could not even be validated. */
+  discard(answer: Omit<Answer, 'response'>, refreshToken: string): void
   /** Takes note of whom a refresh token is about. */
   learn(client: HelperClient, refreshToken: string, subject: Subject): void
   /** Whom an answer that was checked is about, if that is known. */
@@ -71,9 +73,10 @@ export function createRelease(options: ReleaseOptions): Release {
     compare(answer, subject) {
       const { id_token: idToken } = answer.response
       if (subject === undefined || idToken === undefined || readHint(idToken) === subject) return
-      takeBack(answer, options)
+      takeBack(answer, answer.response.refresh_token, options)
       throw validationFailed('id_token_hint')
     },
+    discard: (answer, refreshToken) => takeBack(answer, refreshToken, options),
     learn: ({ name }, refreshToken, subject) => options.subjects.remember(name, refreshToken, subject),
     subjectOf({ client, grant, response }) {
       const spent = spentRefreshToken(grant)
@@ -100,7 +103,7 @@ async function check(answer: Answer, options: ReleaseOptions): Promise<void> {
     if (!(error instanceof GrantError)) throw error
     const isRefused = error.code === 'token_validation_failed'
     report({ result: isRefused ? 'refused' : 'keys_unavailable', validated: undefined, detail: error.detail })
-    if (isRefused) takeBack(answer, options)
+    if (isRefused) takeBack(answer, response.refresh_token, options)
     throw error
   }
 }
@@ -139,11 +142,20 @@ function spentRefreshToken(grant: GrantRequest): string | undefined {
 }
 
 /** The one that was sent is not touched: its owner has it anyway. */
-function takeBack({ client, grant, response }: Answer, { revoke, onRevoked }: ReleaseOptions): void {
-  const { refresh_token: refreshToken } = response
+function takeBack(
+  { client, grant }: Omit<Answer, 'response'>,
+  refreshToken: string | undefined,
+  { revoke, onRevoked }: ReleaseOptions,
+): void {
   if (refreshToken === undefined || refreshToken === spentRefreshToken(grant)) return
   void revoke(client, refreshToken).then(
     () => onRevoked(client.name, undefined),
-    (error: unknown) => onRevoked(client.name, error instanceof GrantError ? error.code : 'unexpected error'),
+    (error: unknown) => onRevoked(client.name, describeFailure(error)),
   )
+}
+
+function describeFailure(error: unknown): string {
+  if (!(error instanceof GrantError)) return 'unexpected error'
+  const { code, detail } = error
+  return typeof detail?.['reason'] === 'string' ? `${code}: ${detail['reason']}` : code
 }

@@ -12,11 +12,23 @@ import { toParameters, type GrantRequest } from './grants.ts'
  * @throws GrantError `refused_by_issuer` with the issuer's own answer, `client_refused_by_issuer`, `issuer_busy`,
  * `issuer_unreachable`, `credentials_unavailable` (nothing was spent), `outcome_unknown`, `issuer_timeout` and `issuer_error`
  * (it may be), `token_validation_failed` (it is)
+ *
+ * @param onUnusable - called with the refresh token of an answer that is of no use otherwise
  */
-export async function requestTokens(client: HelperClient, grant: GrantRequest): Promise<oauth.TokenEndpointResponse> {
+export async function requestTokens(
+  client: HelperClient,
+  grant: GrantRequest,
+  onUnusable: (refreshToken: string) => void,
+): Promise<oauth.TokenEndpointResponse> {
   const answer = await askIssuer(client, 'token_endpoint', toParameters(grant))
   if (answer.status !== 200 || isErrorIn200(answer)) throw toRefusal(answer)
-  return readTokens(client, answer)
+  try {
+    return await readTokens(client, answer)
+  } catch (error) {
+    const refreshToken = answer.body?.['refresh_token']
+    if (typeof refreshToken === 'string' && refreshToken !== '') onUnusable(refreshToken)
+    throw error
+  }
 }
 
 /** Some issuers send their refusals with the status of success. */

@@ -10,8 +10,8 @@ export interface UpstreamRequest extends ResponseSink {
   readonly method: string
   /** For HTTP/1.1: request line and header fields with the empty line, one character per byte. */
   readonly head: string
-  /** For HTTP/2: all header fields, flat. */
-  readonly http2Head: string[]
+  /** For HTTP/2: all header fields, flat, for a connection of this scheme. */
+  http2Head(scheme: 'http' | 'https'): string[]
   /** The caller's request when it has a body to be sent on. */
   readonly body: CallerRequest | undefined
   /** The trailer fields of the body that may travel on, flat; complete once it has ended. */

@@ -78,8 +78,8 @@ class Carrier implements UpstreamRequest {
     return toHttp1Head(this.#permit, this.#exchange, this.#filter)
   }
 
-  get http2Head(): string[] {
-    return toHttp2Head(this.#permit, this.#exchange, this.#filter)
+  http2Head(scheme: 'http' | 'https'): string[] {
+    return toHttp2Head(this.#permit, this.#exchange, this.#filter, scheme)
   }
 
   get trailers(): string[] {

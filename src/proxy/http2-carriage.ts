@@ -12,6 +12,7 @@ export interface CarriageOptions {
   readonly idleTimeoutMs: number
   /** Longest silence of a caller within the body of its request, in milliseconds. A call of gRPC may be idle for longer. */
   readonly bodyTimeoutMs: number
+  readonly dial: { readonly scheme: 'http' | 'https' }
 }
 
 /** The connection that carries a request, and what it is told. */
@@ -59,7 +60,7 @@ export class Http2Carriage implements Carriage {
   /** @param first - false for a request that is sent once more */
   constructor(session: ClientHttp2Session, request: UpstreamRequest, owner: CarriageOwner, first: boolean) {
     const { body } = request
-    const head = request.http2Head
+    const head = request.http2Head(owner.options.dial.scheme)
     // Trailers cost a frame of their own, so they are waited for where there may be some: gRPC has none in requests.
     const isGrpc = readGrpcType(head) !== undefined
     const waitForTrailers = body !== undefined && request.chunked && !isGrpc

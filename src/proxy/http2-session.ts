@@ -1,4 +1,5 @@
 import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2'
+import type { TLSSocket } from 'node:tls'
 import type { UpstreamCode } from '../errors.ts'
 import type { ConnectionOptions, UpstreamRequest } from './connection.ts'
 import { Http2Carriage, type CarriageOwner } from './http2-carriage.ts'
@@ -60,12 +61,17 @@ export class UpstreamSession implements CarriageOwner {
     socket.on('error', (error: NodeJS.ErrnoException) => {
       if (!this.#connected) this.failure ??= { code: 'upstream_unreachable', cause: error.code ?? error.name }
     })
-    const session = connectHttp2('http://upstream', { ...SETTINGS, createConnection: () => socket })
+    socket.once('secureConnect', () => {
+      // Whoever has not agreed on HTTP/2 would not understand a word.
+      if ((socket as TLSSocket).alpnProtocol !== 'h2') this.#end('upstream_invalid_response', 'no HTTP/2 by ALPN')
+    })
+    const session = connectHttp2(`${options.dial.scheme}://upstream`, { ...SETTINGS, createConnection: () => socket })
     this.#session = session
     this.#connectTimer = setTimeout(() => this.#end('upstream_timeout', 'connect'), options.connectTimeoutMs)
     session.on('connect', () => {
       this.#connected = true
       clearTimeout(this.#connectTimer)
+      if (session.destroyed) return
       session.setLocalWindowSize(SESSION_WINDOW_BYTES)
     })
     session.on('remoteSettings', ({ maxConcurrentStreams = STREAMS_BEFORE_SETTINGS }) => {

@@ -23,13 +23,18 @@ export function toHttp1Head(
   return `${head}x-request-id: ${requestId}\r\nconnection: ${connection}\r\n\r\n`
 }
 
-/** The same of HTTP/2, flat, with the pseudo-header fields (RFC 9113 §8.3.1). */
-export function toHttp2Head(permit: Permit, exchange: Exchange, filter: RequestFieldFilter): string[] {
+/** The same of HTTP/2, flat, with the pseudo-header fields (RFC 9113 §8.3.1), for a connection of this scheme. */
+export function toHttp2Head(
+  permit: Permit,
+  exchange: Exchange,
+  filter: RequestFieldFilter,
+  scheme: 'http' | 'https',
+): string[] {
   const { request, requestId, peer } = exchange
   const { rawHeaders } = request
   const fields = filter(rawHeaders, peer.trusted)
   addForwardedFields(fields, rawHeaders, peer)
-  const head = [':method', request.method as string, ':scheme', 'http', ':path', request.url as string]
+  const head = [':method', request.method as string, ':scheme', scheme, ':path', request.url as string]
   for (let i = 0; i < fields.length; i += 2) {
     const name = (fields[i] as string).toLowerCase()
     head.push(name === 'host' ? ':authority' : name, fields[i + 1] as string)

@@ -21,6 +21,7 @@ export interface HelperExample {
   readonly clients: Readonly<Record<'web' | 'native' | 'worker', Application>>
   /** Settings of the helper beside those of the example. */
   readonly helper?: Readonly<Record<string, unknown>>
+  readonly env?: Readonly<Record<string, string>>
 }
 
 interface ExampleConfig {
@@ -50,6 +51,7 @@ export async function startHelperExample(example: HelperExample): Promise<FakeSi
       upstream: example.upstream,
       helper: { ...config.helper, ...example.helper, clients: Object.fromEntries(clients) as object },
     },
+    env: example.env ?? {},
   })
   await sidecar.ready()
   const { stop } = sidecar

@@ -74,10 +74,12 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   const kinds: Record<string, number> = {}
   const startedMs = performance.now()
   let callers = 0
+  let descriptors: number | undefined
 
   const look = async (number: number): Promise<Round> => {
     const seconds = (performance.now() - startedMs) / 1000
-    const holdings = await comeToRest(sidecar, () => backend.connections())
+    const holdings = await comeToRest(sidecar, () => backend.connections(), descriptors)
+    descriptors ??= holdings.descriptors
     const round = { number, callers, seconds, holdings, backendConnections: backend.connections() }
     options.onRound(round)
     return round
@@ -139,13 +141,17 @@ async function sendCallers({ world, kinds, count, perSecond, isOver }: Wave): Pr
 }
 
 /** Waits until nothing is in flight and the connections kept for further requests have been let go of. */
-async function comeToRest(sidecar: SoakedSidecar, backendConnections: () => number): Promise<Holdings> {
+async function comeToRest(
+  sidecar: SoakedSidecar,
+  backendConnections: () => number,
+  descriptors = Infinity,
+): Promise<Holdings> {
   const deadlineMs = performance.now() + REST_LIMIT_MS
   await sleep(REST_MS)
   for (;;) {
     const holdings = await sidecar.holdings()
     const isAtRest = holdings.requestsInFlight === 0 && backendConnections() === 0
-    if (isAtRest || performance.now() > deadlineMs) return holdings
+    if ((isAtRest && holdings.descriptors <= descriptors) || performance.now() > deadlineMs) return holdings
     await sleep(500)
   }
 }

@@ -101,6 +101,28 @@ describe('document 001, an authorization code of a confidential client', () => {
     expect((await sendHar(document(auth0.web.secret), auth0.server.origin)).body).toMatchObject(FULL)
   })
 
+  it('works through the helper, request for request, with the secret that the helper knows its caller by', async () => {
+    const SHARED = 'shared-secret-of-the-backend'
+    const known = await startHelperExample({
+      ...{ name: 'auth0-helper', issuer: auth0.issuer, upstream: upstream.url, clients: auth0 },
+      helper: { callers: { backend: { shared_secret: { env: 'SHARED' } } } },
+      env: { SHARED },
+    })
+    await expectGood(await sendHar(document(SHARED), known.helper))
+    expect(known.logLines().findLast(({ msg }) => msg === 'exchange')).toMatchObject({ caller: 'backend', code: 'ok' })
+    const { status, body } = await sendHar(document(auth0.web.secret), known.helper)
+    expect([status, body['error']]).toEqual([401, 'invalid_client'])
+    await known.stop()
+  })
+
+  it('is a clear 400 where callers have no secret: that of the application is not theirs to send', async () => {
+    let answer: DocumentedAnswer | undefined
+    const send = async () => (answer = await sendHar(document(auth0.web.secret), sidecar.helper))
+    expect(await spends(send)).toBe(0)
+    expect(answer?.status).toBe(400)
+    expect(answer?.body['error_description']).toMatch(/Client credentials are added here/)
+  })
+
   it('works through the helper without the secret', async () => {
     const answer = await sendHar(document('x'), sidecar.helper, (har) => {
       har.postData.text = har.postData.text.replace('"client_secret": "x",', '')

@@ -13,6 +13,9 @@ const MOBILE = 'https://tenant.eu.auth0.com/mobile'
 let auth0: Auth0
 let upstream: FakeUpstream
 let sidecar: FakeSidecar
+/** A helper that wants to know who asks. */
+let guarded: FakeSidecar
+const SHARED = 'shared-secret: of the backend!'
 
 beforeAll(async () => {
   auth0 = await startAuth0()
@@ -22,6 +25,11 @@ beforeAll(async () => {
     issuer: auth0.issuer,
     upstream: upstream.url,
     clients: auth0,
+  })
+  guarded = await startHelperExample({
+    ...{ name: 'auth0-helper', issuer: auth0.issuer, upstream: upstream.url, clients: auth0 },
+    helper: { callers: { backend: { shared_secret: { env: 'SHARED' } } } },
+    env: { SHARED },
   })
 })
 afterAll(async () => {
@@ -108,6 +116,41 @@ describe('openid-client', () => {
     const config = await discover(auth0.worker.clientId)
     const tokens = await openid.clientCredentialsGrant(config, { audience: auth0.audience })
     await expectToOpen(tokens.access_token)
+  })
+})
+
+describe('with a secret that the helper knows the application by', () => {
+  it.each([
+    ['client_secret_basic', openid.ClientSecretBasic(SHARED)],
+    ['client_secret_post', openid.ClientSecretPost(SHARED)],
+  ])('openid-client works by %s', async (_method, authentication) => {
+    const config = await openid.discovery(
+      new URL(`${guarded.helper}/.well-known/oauth-authorization-server`),
+      auth0.worker.clientId,
+      undefined,
+      authentication,
+      { execute: [openid.allowInsecureRequests] },
+    )
+    const tokens = await openid.clientCredentialsGrant(config, { audience: auth0.audience })
+    await expectToOpen(tokens.access_token)
+  })
+
+  it.each(['header', 'body'] as const)('simple-oauth2 works with the secret in the %s', async (place) => {
+    const client = new ClientCredentials({
+      client: { id: auth0.worker.clientId, secret: SHARED },
+      auth: { tokenHost: guarded.helper },
+      options: { authorizationMethod: place },
+    })
+    const { token } = await client.getToken({ audience: auth0.audience })
+    await expectToOpen(token['access_token'])
+  })
+
+  it('neither works with another one', async () => {
+    const client = new ClientCredentials({
+      client: { id: auth0.worker.clientId, secret: 'shared-secret: of somebody else' },
+      auth: { tokenHost: guarded.helper },
+    })
+    await expect(client.getToken({ audience: auth0.audience })).rejects.toMatchObject({ output: { statusCode: 401 } })
   })
 })
 

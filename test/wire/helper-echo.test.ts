@@ -205,16 +205,39 @@ const REFUSED: readonly Record<string, string>[] = [
   { grant_type: 'authorization_code', code: CANARY, redirect_uri: REDIRECT, code_verifier: CANARY },
 ]
 
-async function post(path: string, parameters: Record<string, string>): Promise<string> {
-  const response = await fetch(sidecar.helper + path, {
+async function post(
+  path: string,
+  parameters: Record<string, string>,
+  { to = sidecar, headers = {} }: { to?: FakeSidecar; headers?: Record<string, string> } = {},
+): Promise<string> {
+  const response = await fetch(to.helper + path, {
     method: 'POST',
-    headers: { cookie: CANARY, 'x-api-key': CANARY },
+    headers: { cookie: CANARY, 'x-api-key': CANARY, ...headers },
     body: new URLSearchParams(parameters),
   })
   const text = await response.text()
   answers.push(text)
   const { code } = (text === '' ? {} : JSON.parse(text)) as { code?: string }
   return code ?? String(response.status)
+}
+
+async function startGuarded(shared: string): Promise<FakeSidecar> {
+  const guarded = await startSidecar({
+    config: {
+      issuers: [{ name: 'main', issuer: issuer.origin, audience: AUDIENCE }],
+      upstream: upstream.url,
+      helper: {
+        clients: { basic: { client_id: 'basic', client_secret: { file: join(folder, 'secret') } } },
+        callers: {
+          backend: { shared_secret: { env: 'SHARED' } },
+          worker: { service_accounts: { audience: 'bearward', subjects: ['other'] } },
+        },
+      },
+    },
+    env: { SHARED: shared },
+  })
+  await guarded.ready()
+  return guarded
 }
 
 it('whatever an issuer sends back, no secret in it is written down', { timeout: 120_000 }, async () => {
@@ -233,6 +256,22 @@ it('whatever an issuer sends back, no secret in it is written down', { timeout: 
       for (const outcome of await Promise.all(outcomes)) seen.add(outcome)
     }
   }
+  // The secret that a caller shows to this server, or shows wrong.
+  reply = REPLIES['a refusal'] as typeof reply
+  const shared = `${CANARY}-shared-secret`
+  const guarded = await startGuarded(shared)
+  const now = Math.floor(Date.now() / 1000)
+  const account = { iss: issuer.origin, aud: 'bearward', iat: now, exp: now + 600, jti: CANARY }
+  for (const text of [shared, `${CANARY}-wrong-secret-shown`, signJwt(key, { ...account, sub: CANARY }), CANARY]) {
+    const basic = `Basic ${Buffer.from(`basic:${text}`).toString('base64')}`
+    for (const way of [{ authorization: `Bearer ${text}` }, { authorization: basic }, {}, { authorization: text }]) {
+      const more = Object.keys(way).length === 0 ? { client_secret: text } : {}
+      const parameters = { grant_type: 'refresh_token', refresh_token: `${CANARY}-y`, client_id: 'basic', ...more }
+      seen.add(await post('/oauth2/token', parameters, { to: guarded, headers: way }))
+      shown.add(basic.slice('Basic '.length))
+    }
+  }
+  await guarded.metrics()
   await issuer.stop()
   seen.add(
     await post('/oauth2/token', { grant_type: 'refresh_token', refresh_token: `${CANARY}-x`, client_id: 'basic' }),
@@ -240,7 +279,9 @@ it('whatever an issuer sends back, no secret in it is written down', { timeout: 
   await sidecar.metrics()
 
   // It was a wide net.
-  expect([...seen].toSorted()).toEqual(expect.arrayContaining(['200', 'refused_by_issuer', 'token_validation_failed']))
+  expect([...seen].toSorted()).toEqual(
+    expect.arrayContaining(['200', 'caller_unauthenticated', 'refused_by_issuer', 'token_validation_failed']),
+  )
   expect(seen.size).toBeGreaterThan(8)
   expect(tokens.size).toBeGreaterThan(50)
   expect(shown.size).toBeGreaterThan(20)

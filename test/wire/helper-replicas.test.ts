@@ -274,6 +274,27 @@ test('a store is taken into use and out of it by a reload, also in the middle of
   expect(await sidecar.metrics()).not.toContain('bearward_helper_unshared_total{')
 })
 
+test('a replica that ends leaves the answers of its last spends', async () => {
+  const [a, b] = await startReplicas(await startRedisWithPassword(), { onFailure: 'refuse' })
+  const token = await issuer.signIn()
+  issuer.delayTokens(1_000)
+  let answers: TokenAnswer[] = []
+  const count = await spends(async () => {
+    const before = issuer.requests.token
+    const here = refreshAt(a.helper, token)
+    await asked(before)
+    const elsewhere = refreshAt(b.helper, token)
+    await pause(200)
+    const ended = a.stop()
+    answers = await Promise.all([here, elsewhere])
+    await ended
+  })
+  expect(count).toBe(1)
+  expect(distinct(answers)).toHaveLength(1)
+  issuer.delayTokens(0)
+  await expectAlive(b.helper, answers[1])
+})
+
 describe('a Redis that stops', () => {
   test.each(['freeze', 'kill'] as const)(
     '(%s) with on_failure: local: spends go on, and the log says so once',

@@ -45,6 +45,8 @@ async function refresh(token: string, more: Record<string, string> = {}, to = si
 
 const idTokenFor = (sub: string) =>
   issuer.signAccessToken({ aud: 'web', sub, scope: undefined, client_id: undefined }, { typ: 'JWT' })
+const revocations = () =>
+  sidecar.logLines().filter(({ msg }) => msg === 'refresh token of the withheld answer revoked').length
 const logged = (message: string): LogLine | undefined => sidecar.logLines().findLast(({ msg }) => msg === message)
 
 describe('an answer that does not pass validation', () => {
@@ -66,6 +68,20 @@ describe('an answer that does not pass validation', () => {
       detail: { check: 'id_token claim_invalid', claim: 'sub' },
     })
     await expect.poll(() => logged('refresh token of the withheld answer revoked')).toMatchObject({ client: 'web' })
+    expect((await refresh(kept)).body).toMatchObject({ error: 'invalid_grant' })
+  })
+
+  it('has no access token at all: its refresh token is revoked all the same', async () => {
+    const before = revocations()
+    let kept = ''
+    issuer.tamper(({ access_token: _accessToken, ...body }) => {
+      kept = body['refresh_token'] as string
+      return body
+    })
+    const { status, body } = await refresh(await issuer.signIn())
+    issuer.tamper(undefined)
+    expect([status, body['code']]).toEqual([502, 'token_validation_failed'])
+    await expect.poll(revocations).toBe(before + 1)
     expect((await refresh(kept)).body).toMatchObject({ error: 'invalid_grant' })
   })
 

@@ -64,6 +64,7 @@ describe('the upstream', () => {
     ['https://127.0.0.1', 'proxy: 0.0.0.0:443'],
     ['h2c://127.0.0.1:8080', 'proxy: 0.0.0.0:8080'],
     ['h2c://[::1]:8080', "proxy: '[::]:8080'"],
+    ['h2://127.0.0.1', 'proxy: 0.0.0.0:443'],
     ['http://127.0.0.1:9090', 'proxy: 0.0.0.0:8080'],
     ['http://127.0.0.1:8181', 'proxy: 0.0.0.0:8080'],
   ])('cannot be %s beside listen {%s}: that is bearward itself', (url, listen) => {
@@ -81,12 +82,15 @@ describe('the upstream', () => {
     expect(problems(url, listen)).toEqual([])
   })
 
-  it.each(['unix:/run/api.sock', `unix:/${'a'.repeat(106)}`, 'h2c://127.0.0.1:3000', 'https://127.0.0.1:3000'])(
-    'may be %s',
-    (url) => {
-      expect(problemsOf(`${ISSUER}upstream: ${url}\n`)).toEqual([])
-    },
-  )
+  it.each([
+    'unix:/run/api.sock',
+    `unix:/${'a'.repeat(106)}`,
+    'h2c://127.0.0.1:3000',
+    'h2://127.0.0.1',
+    'https://127.0.0.1:3000',
+  ])('may be %s', (url) => {
+    expect(problemsOf(`${ISSUER}upstream: ${url}\n`)).toEqual([])
+  })
 
   it.each([
     'http:127.0.0.1:3000',

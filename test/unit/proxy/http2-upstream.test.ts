@@ -26,7 +26,7 @@ function ask(path: string) {
   const request: UpstreamRequest & { cancelled: boolean } = {
     method: 'GET',
     head: '',
-    http2Head: [':method', 'GET', ':scheme', 'http', ':authority', 'a', ':path', path],
+    http2Head: (scheme) => [':method', 'GET', ':scheme', scheme, ':authority', 'a', ':path', path],
     body: undefined,
     chunked: false,
     trailers: [],
