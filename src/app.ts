@@ -251,6 +251,7 @@ class Sidecar implements App {
       waiting_for: this.#health.waitingFor(),
       config: { loaded_at: loadedAtMs, reload },
       issuers: this.#runtime.parts.issuers.map(({ value: { issuer } }) => ({ name: issuer.name, ...issuer.status() })),
+      store: this.#runtime.parts.store?.value.status(),
     }
   }
 }

@@ -116,6 +116,11 @@ async function operations(): Promise<Record<string, Operation>> {
     return () => gate(request, {})
   }
   const sign = (key: SigningKey) => signJwt(key, benchClaims('1'))
+  // Whether a check is done at once depends on what else was done in the same turn of the event loop.
+  const decideLate = (key: SigningKey): Operation => {
+    const operation = decide(forgetting, sign(key))
+    return async () => operation()
+  }
   const warm = sign(keys.RS256)
   await decide(remembering, warm)()
 
@@ -133,8 +138,8 @@ async function operations(): Promise<Record<string, Operation>> {
   }
   return {
     'gate, warm': decide(remembering, warm),
-    'gate, cold RS256': decide(forgetting, sign(keys.RS256)),
-    'gate, cold ES256': decide(forgetting, sign(keys.ES256)),
+    'gate, cold RS256': decideLate(keys.RS256),
+    'gate, cold ES256': decideLate(keys.ES256),
     'header pass': () => addForwardedFields(filter(fields, false), fields, peer),
     'rule match, 1 rule': match(1),
     'rule match, 100 rules': match(100),
@@ -181,6 +186,8 @@ async function measure(operation: Operation, runMs: number): Promise<number> {
 
 /** Between two looks at the clock, so that the clock is not what is measured. */
 const BATCH = 32
+/** How many requests bring a new token in one turn of the event loop, under load. */
+const PER_TURN = 16
 /** Where results go, so that the compiler cannot leave out what nobody looks at. */
 export let lastResult: unknown
 
@@ -202,6 +209,7 @@ async function runAsync(operation: Operation, runMs: number): Promise<number> {
   for (; now - startedMs < runMs; now = performance.now()) {
     lastResult = await operation()
     count += 1
+    if (count % PER_TURN === 0) await new Promise(setImmediate)
   }
   return ((now - startedMs) * 1e6) / count
 }

@@ -140,6 +140,8 @@ describe('two replicas with one Redis', () => {
     )
     expect(coalesced.toSorted()).toEqual([24, 25])
     expect(await a.metrics()).toContain('bearward_store_state{state="ready"} 1')
+    const status: unknown = await (await fetch(`${a.ops}/status`)).json()
+    expect(status).toMatchObject({ store: { kind: 'redis', state: 'ready' } })
   })
 
   test('that are processes of their own do so, too', { timeout: 60_000 }, async () => {
