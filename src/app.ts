@@ -62,6 +62,8 @@ export interface App {
 
 /** The ops listener outlives the others by this, so that a last probe or scrape finds it. */
 const OPS_GRACE_MS = 500
+/** Spends whose callers left have this long at least, when requests took all the time there was. */
+const SPENDS_GRACE_MS = 1_000
 /** How long the keys of a new issuer may take before the configuration that names it is given up, for now. */
 const KEYS_LIMIT_MS = 10_000
 const KEYS_CHECK_MS = 20
@@ -206,10 +208,10 @@ class Sidecar implements App {
     if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, leftMs))
     for (const tunnel of this.#context.tunnels) tunnel.close(1001)
     this.#ending.abort()
-    // A spend under way is not given up because its caller left.
-    const spent = endSpending(this.#runtime.parts, timeout)
+    const untilMs = performance.now() + timeout
     const cut = await Promise.all([proxy?.listener.stop(timeout) ?? 0, helper?.listener.stop(timeout) ?? 0])
-    await spent
+    // A spend under way is not given up because its caller left.
+    await endSpending(this.#runtime.parts, Math.max(SPENDS_GRACE_MS, untilMs - performance.now()))
     await ops?.listener.stop(OPS_GRACE_MS)
     void this.#runtime.retire()
     await this.#context.egress.close()
@@ -249,6 +251,7 @@ class Sidecar implements App {
       waiting_for: this.#health.waitingFor(),
       config: { loaded_at: loadedAtMs, reload },
       issuers: this.#runtime.parts.issuers.map(({ value: { issuer } }) => ({ name: issuer.name, ...issuer.status() })),
+      store: this.#runtime.parts.store?.value.status(),
     }
   }
 }

@@ -87,8 +87,8 @@ export function createSpending({ config, telemetry }: Context, { spending, store
   }
 }
 
-/** Beside two requests to the issuer and the wait for keys: its metadata, a revocation, the slowness of everything. */
-const REST_OF_SPEND_MS = 30_000
+/** Beside two requests to the issuer and the wait for keys: its metadata, and the slowness of everything. */
+const REST_OF_SPEND_MS = 15_000
 
 function toSharing({ helper }: Config, store: Store): Sharing {
   // A client whose secret was just rotated may ask twice.

@@ -19,6 +19,8 @@ export interface Status {
     /** Scheduled fetches that failed since one succeeded. */
     readonly failures: number
   }[]
+  /** What replicas share; absent where they share nothing. */
+  readonly store: { readonly kind: string; readonly state: string } | undefined
 }
 
 /** The status as JSON, with times as RFC 3339 and names as in the log. */

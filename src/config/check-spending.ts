@@ -32,10 +32,16 @@ export function checkStore({ helper: { store } }: Helper): Fault[] {
   return faults
 }
 
-/** Keys that are listed twice. */
-export function checkSealing({ helper: { sealing } }: Helper): Fault[] {
-  const files = sealing?.key_files ?? []
-  return files.flatMap((file, i) =>
+/** Keys that are listed twice, and a binding to callers that nobody can tell apart. */
+export function checkSealing({ helper: { sealing, callers } }: Helper): Fault[] {
+  if (sealing === undefined) return []
+  const files = sealing.key_files
+  const faults: Fault[] = files.flatMap((file, i) =>
     files.indexOf(file) === i ? [] : [{ path: ['helper', 'sealing', 'key_files', i], problem: 'is listed before.' }],
   )
+  if (sealing.bind_to_caller && Object.keys(callers).length === 0) {
+    const path = ['helper', 'sealing', 'bind_to_caller']
+    faults.push({ path, problem: 'means nothing without helper.callers: all callers are the same then.' })
+  }
+  return faults
 }

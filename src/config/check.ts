@@ -43,7 +43,7 @@ const CHECKS_OF_WHOLE: readonly (readonly [Check, readonly string[]])[] = [
   [checkCallers, ['helper', 'issuers']],
   [checkUpstreamTls, ['upstream']],
   [checkStore, ['helper.store']],
-  [checkSealing, ['helper.sealing']],
+  [checkSealing, ['helper.sealing', 'helper.callers']],
 ]
 
 /**

@@ -2,6 +2,7 @@ import { createPrivateKey, hash, type JsonWebKey } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import { ConfigError, type Problem } from '../errors.ts'
+import { holdsCertificates } from '../util/certificates.ts'
 import type { Fault } from './check.ts'
 import type { Path } from './document.ts'
 import type { Environment } from './env.ts'
@@ -113,9 +114,15 @@ export function checkFiles({ config, locate }: LoadedConfig, env: Environment): 
 }
 
 /** Certificates with their keys, and authorities: what cannot make up a TLS context would fail every connection. */
-function checkCertificates({ listen: { tls }, upstream, helper }: Config): Fault[] {
+function checkCertificates(config: Config): Fault[] {
+  const {
+    listen: { tls },
+    upstream,
+    helper,
+  } = config
   const redis = helper.store?.redis
   return [
+    ...filesOf(config).filter(isBundle).flatMap(checkAuthorities),
     ...(redis === undefined ? [] : checkContext(['helper', 'store', 'redis'], redis, redis.ca_file)),
     ...Object.entries(helper.clients).flatMap(([name, client]) =>
       client.client_authentication === 'private_key_jwt'
@@ -125,6 +132,15 @@ function checkCertificates({ listen: { tls }, upstream, helper }: Config): Fault
     ...(tls === undefined ? [] : checkContext(['listen', 'tls'], tls, tls.client_ca_file)),
     ...checkContext(['upstream'], upstream, upstream.ca_file),
   ]
+}
+
+function isBundle({ path, file }: { readonly path: Path; readonly file: string }): boolean {
+  return String(path.at(-1)).endsWith('ca_file') && !isElsewhere({ file })
+}
+
+function checkAuthorities({ path, file }: { readonly path: Path; readonly file: string }): Fault[] {
+  if (holdsCertificates(readFileSync(file, 'utf8'))) return []
+  return [{ path, problem: `names a file without whole certificates (PEM): ${file}.` }]
 }
 
 interface Pair {

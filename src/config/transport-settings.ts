@@ -97,7 +97,11 @@ export const limits = section('Limits on what callers may send.', {
     256,
   ),
   token_cache_entries: v.optional(
-    count('How many verified tokens are remembered, the least recently used going first; 0 for none.', 0, 1_000_000),
+    count(
+      'How many verified tokens are remembered; 0 for none. Past it, a token that comes again takes the place of the least recently used.',
+      0,
+      1_000_000,
+    ),
     10_000,
   ),
   token_cache_bytes: v.optional(

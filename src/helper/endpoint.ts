@@ -33,31 +33,47 @@ export async function askIssuer(
   const server = await describeServer(client, endpoint)
   for (const { apply, accepted } of attempts) {
     const answer = await send(client, server, endpoint, { parameters: new URLSearchParams(parameters), apply })
-    if (!isClientRefusal(answer)) {
-      accepted()
-      return answer
-    }
-    if (apply === attempts.at(-1)?.apply) return answer
+    if (isAcceptance(answer)) accepted()
+    // Nothing less than this word says that the grant is untouched.
+    const isUntouched = isClientRefusal(answer) && answer.body?.['error'] === 'invalid_client'
+    if (!isUntouched || apply === attempts.at(-1)?.apply) return answer
   }
   throw new TypeError('a client without a way to authenticate')
 }
 
-/** Whether the issuer did not accept the client's credentials. */
+/** Whether the issuer got past the client's credentials: it did what it was asked, or refused something else. */
+function isAcceptance(answer: IssuerAnswer): boolean {
+  const { status, body } = answer
+  if (isClientRefusal(answer)) return false
+  return status === 200 || (status >= 400 && status < 500 && typeof body?.['error'] === 'string')
+}
+
+/**
+ * Whether the issuer did not accept the client's credentials. Keycloak says `unauthorized_client` for that, with the status
+ * that no other error has (RFC 6749 §5.2).
+ */
 export function isClientRefusal({ status, headers, body }: IssuerAnswer): boolean {
+  const error = body?.['error']
+  // Some issuers send their refusals with the status of success.
+  if (status === 200) return error === 'invalid_client' && body?.['access_token'] === undefined
   if (status < 400 || status >= 500) return false
-  if (typeof body?.['error'] === 'string') return body['error'] === 'invalid_client'
-  return status === 401 || headers.has('www-authenticate')
+  if (typeof error !== 'string') return status === 401 || headers.has('www-authenticate')
+  return error === 'invalid_client' || (error === 'unauthorized_client' && status === 401)
 }
 
 /** The metadata that the library needs for one request: the endpoint, checked for TLS. */
 async function describeServer(client: HelperClient, endpoint: Endpoint): Promise<oauth.AuthorizationServer> {
-  const { issuer, endpoints } = client
-  const url = endpoints[endpoint] ?? readEndpoint(await readMetadata(client), endpoint, client)
+  const { issuer, endpoints, authentication } = client
+  // For the audience of an assertion, whatever endpoint it is shown to.
+  const needed = authentication.method === 'private_key_jwt' ? ([endpoint, 'token_endpoint'] as const) : [endpoint]
+  const isKnown = needed.every((name) => endpoints[name] !== undefined)
+  const metadata = isKnown ? undefined : await readMetadata(client)
+  const url = endpoints[endpoint] ?? readEndpoint(metadata, endpoint, client)
   if (!isSafeUrl(url, client.insecureHttp)) throw unreachable(`the ${endpoint} of the metadata is not https`)
+  const tokenEndpoint = endpoints.token_endpoint ?? metadata?.token_endpoint
   return {
     issuer: issuer.issuer,
-    // For the audience of an assertion, whatever endpoint it is shown to.
-    ...(endpoints.token_endpoint !== undefined && { token_endpoint: endpoints.token_endpoint }),
+    ...(tokenEndpoint !== undefined && { token_endpoint: tokenEndpoint }),
     [endpoint]: url,
   }
 }
@@ -71,9 +87,9 @@ async function readMetadata({ issuer }: HelperClient): Promise<Metadata> {
 }
 
 /** RFC 8705 §5: whoever shows a certificate may have to do so elsewhere. */
-function readEndpoint(metadata: Metadata, endpoint: Endpoint, { authentication }: HelperClient): string {
-  const alias = authentication.method === 'tls_client_auth' ? metadata.mtls_endpoint_aliases?.[endpoint] : undefined
-  const url = alias ?? metadata[endpoint]
+function readEndpoint(metadata: Metadata | undefined, endpoint: Endpoint, { authentication }: HelperClient): string {
+  const alias = authentication.method === 'tls_client_auth' ? metadata?.mtls_endpoint_aliases?.[endpoint] : undefined
+  const url = alias ?? metadata?.[endpoint]
   if (url === undefined) throw unreachable(`the metadata has no ${endpoint}`)
   return url
 }

@@ -47,6 +47,7 @@ export async function describeHelper(options: MetadataOptions): Promise<Body> {
     (): Body => ({}),
   )
   const names = new Set(clients.flatMap(({ allowed }) => [...allowed.grants]))
+  if (clients.every(({ allowed }) => allowed.redirectUris.length === 0)) names.delete('authorization_code')
   const has = (endpoint: 'device_authorization_endpoint' | 'revocation_endpoint') =>
     known[endpoint] !== undefined || clients.some(({ endpoints }) => endpoints[endpoint] !== undefined)
   return {

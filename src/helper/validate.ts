@@ -2,7 +2,7 @@ import type { TokenEndpointResponse } from 'oauth4webapi'
 import { CodedError, Unavailable } from '../errors.ts'
 import { checkKind, holdsOneOf, type Claims } from '../token/claims.ts'
 import { createIssuerIndex, type AcceptedIssuer } from '../token/issuers.ts'
-import { readUnverified } from '../token/jwt.ts'
+import { readUnverified, type UnverifiedJwt } from '../token/jwt.ts'
 import type { HelperClient } from './clients.ts'
 import { validationFailed } from './grant-errors.ts'
 import type { GrantRequest } from './grants.ts'
@@ -36,6 +36,7 @@ export interface Validated {
  */
 export async function validateTokens(response: TokenEndpointResponse, context: ValidationContext): Promise<Validated> {
   checkTokenType(response, context)
+  checkCharacters(response)
   const about = await checked('id_token', () => checkIdToken(response, context))
   const accessToken = await checked('access_token', () => checkAccessToken(response, context))
   const isSame = about !== undefined && context.subject !== undefined
@@ -64,6 +65,14 @@ function checkTokenType({ token_type: type }: TokenEndpointResponse, { client, g
   throw validationFailed('token_type')
 }
 
+/** RFC 6749 appendix A.12 and A.17: a line break, in a header field that somebody builds of it, would begin another one. */
+const CHARACTERS = /^[ -~]+$/
+
+function checkCharacters({ access_token: accessToken, refresh_token: refreshToken }: TokenEndpointResponse): void {
+  if (!CHARACTERS.test(accessToken)) throw validationFailed('access_token characters')
+  if (refreshToken !== undefined && !CHARACTERS.test(refreshToken)) throw validationFailed('refresh_token characters')
+}
+
 async function checkIdToken(
   { id_token: idToken, access_token: accessToken }: TokenEndpointResponse,
   { client, grant, subject }: ValidationContext,
@@ -82,23 +91,38 @@ async function checkIdToken(
   return toSubject(await validateIdToken(idToken, context, validation.clock.now()))
 }
 
-const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
-const JWT = 'urn:ietf:params:oauth:token-type:jwt'
+const TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:'
+const ACCESS_TOKENS: ReadonlySet<unknown> = new Set([`${TOKEN_TYPE}access_token`, `${TOKEN_TYPE}jwt`])
+
+/** An access token has one of these, whoever issued it; what is for the client itself and has none is an ID token. */
+const MARKS = ['scope', 'scp', 'client_id', 'cid', 'azp', 'appid', 'applicationId', 'roles', 'permissions', 'jti'].map(
+  (name) => [name],
+)
 
 /** @returns whether it was meant for this server, and is valid then */
-async function checkAccessToken(response: TokenEndpointResponse, { client }: ValidationContext): Promise<boolean> {
+async function checkAccessToken(
+  response: TokenEndpointResponse,
+  { client, grant }: ValidationContext,
+): Promise<boolean> {
   const { access_token: accessToken, id_token: idToken, issued_token_type: type } = response
   // A token exchange hands out tokens of any type under this name (RFC 8693 §2.2.1).
-  if (type !== undefined && type !== ACCESS_TOKEN && type !== JWT) return false
+  if (grant.type === 'token_exchange' && type !== undefined && !ACCESS_TOKENS.has(type)) return false
   if (accessToken === idToken) throw validationFailed('access_token is the id_token')
-  const claims = readUnverified(accessToken)?.claims
-  const issuer = claims && findIssuer(claims, client.validation.issuers)
-  if (claims === undefined || issuer === undefined) return false
+  const unverified = readUnverified(accessToken)
+  const issuer = unverified && findIssuer(unverified.claims, client.validation.issuers)
+  if (unverified === undefined || issuer === undefined) return false
+  const { claims } = unverified
   const { audience, accessTokenClaims } = issuer.expectation
-  if (holdsOneOf(claims['aud'], [client.clientId])) checkKind(claims, accessTokenClaims)
+  if (isForClient(unverified, client)) checkKind(claims, accessTokenClaims.length > 0 ? accessTokenClaims : MARKS)
   if (!holdsOneOf(claims[audience.claim], audience.values)) return false
   await client.validation.verifier.verify(accessToken)
   return true
+}
+
+/** Whether it could be an ID token of the client; by its type it may say that it is none (RFC 9068 §2.1). */
+function isForClient({ header: { typ }, claims }: UnverifiedJwt, { clientId }: HelperClient): boolean {
+  const isMarked = typeof typ === 'string' && /^(?:application\/)?at\+jwt$/i.test(typ)
+  return !isMarked && holdsOneOf(claims['aud'], [clientId])
 }
 
 function findIssuer(claims: Claims, issuers: readonly AcceptedIssuer[]): AcceptedIssuer | undefined {

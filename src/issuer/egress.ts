@@ -1,7 +1,7 @@
-import { X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createSecureContext } from 'node:tls'
 import { Agent, EnvHttpProxyAgent, request, type Dispatcher } from 'undici'
+import { holdsCertificates } from '../util/certificates.ts'
 import { EgressError, toEgressError } from './egress-error.ts'
 import type { Proxy } from './proxy.ts'
 
@@ -149,25 +149,14 @@ async function readTexts(files: TlsFiles): Promise<TlsTexts> {
 }
 
 function whyUnusable({ ca, cert, key }: TlsTexts): string | undefined {
-  if (ca !== undefined && !isCertificates(ca)) return 'ca_file_unusable'
+  if (ca !== undefined && !holdsCertificates(ca)) return 'ca_file_unusable'
   if (cert === undefined) return undefined
   try {
-    if (!isCertificates(cert)) return 'client_certificate_unusable'
+    if (!holdsCertificates(cert)) return 'client_certificate_unusable'
     createSecureContext({ cert, key })
     return undefined
   } catch {
     return 'client_certificate_unusable'
-  }
-}
-
-/** Whether a text holds certificates, each of them whole: OpenSSL passes over what it cannot read, and then trusts nobody. */
-function isCertificates(pem: string): boolean {
-  const begun = pem.split('-----BEGIN CERTIFICATE-----').length - 1
-  const whole = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
-  try {
-    return begun > 0 && whole.length === begun && whole.every((one) => new X509Certificate(one).raw.length > 0)
-  } catch {
-    return false
   }
 }
 

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { connect, isIP, Socket, type OnReadOpts } from 'node:net'
 import { connect as connectTls, createSecureContext, type SecureContext } from 'node:tls'
+import { holdsCertificates } from '../util/certificates.ts'
 
 /** How connections to the upstream are opened. */
 export interface Dial {
@@ -60,16 +61,26 @@ export function createDial(address: DialAddress, tls: DialTls | undefined): Dial
   }
 }
 
-/** Reads the files anew for every connection, for they are replaced when they are about to expire. */
+/**
+ * Reads the files anew for every connection, for they are replaced when they are about to expire. While what is in them
+ * cannot be used, what was in them before is.
+ */
 function createContexts({ caFile, certificateFile, keyFile }: DialTls): () => SecureContext {
   let known: { readonly id: string; readonly context: SecureContext } | undefined
   const read = (file: string | undefined) => (file === undefined ? undefined : readFileSync(file, 'utf8'))
-  return () => {
+  const renew = () => {
     const [ca, cert, key] = [read(caFile), read(certificateFile), read(keyFile)]
     const id = JSON.stringify([ca, cert, key])
-    if (known?.id !== id) {
-      const options = { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }), minVersion: 'TLSv1.2' } as const
-      known = { id, context: createSecureContext(options) }
+    if (known?.id === id) return known
+    if (ca !== undefined && !holdsCertificates(ca)) throw new Error('ca_file holds no whole certificates')
+    const options = { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }), minVersion: 'TLSv1.2' } as const
+    return { id, context: createSecureContext(options) }
+  }
+  return () => {
+    try {
+      known = renew()
+    } catch (error) {
+      if (known === undefined) throw error
     }
     return known.context
   }

@@ -10,7 +10,7 @@ import { bind, type ListenAddress } from './bind.ts'
 import type { CallerHandler } from './caller.ts'
 import { createHttp2Connections, type Http2Connections } from './http2.ts'
 import { isAbort, toRefusalCode } from './parse-error.ts'
-import { CURRENT, limitPipeline, whenSent, type Connection } from './pipeline.ts'
+import { CURRENT, leaveUnread, limitPipeline, whenSent, type Connection } from './pipeline.ts'
 import { divertHttp2, type Undecided } from './preface.ts'
 import { cutIdleReaders } from './readers.ts'
 import type { TlsSource } from './tls.ts'
@@ -91,8 +91,7 @@ export function createListener(options: ListenerOptions): Listener {
 
   const accept = (request: IncomingMessage, response: ServerResponse, expectsContinue: boolean) => {
     const connection: Connection = request.socket
-    // Behind the answer that ends a connection nothing is read any more: where a request begins may be in doubt there.
-    if (connection[CURRENT]?.shouldKeepAlive === false) return
+    if (connection[CURRENT]?.shouldKeepAlive === false) return leaveUnread(connection)
     const fault = findHttp1Fault(request) ?? limitPipeline(connection, response)
     connection[CURRENT] = response
     if (draining || fault !== undefined) response.shouldKeepAlive = false

@@ -27,6 +27,15 @@ export function limitPipeline(connection: Connection, response: ServerResponse):
   return waiting > MAX_PIPELINED ? unavailable('overloaded', { pipelined: waiting }) : undefined
 }
 
+/**
+ * Behind the answer that ends a connection nothing is read any more: where a request begins may be in doubt there. Not even
+ * what the parser makes of it may pile up until that answer is sent.
+ */
+export function leaveUnread(connection: Connection): void {
+  // After the parser, which goes on reading at the end of each request.
+  setImmediate(() => connection.pause())
+}
+
 /** Runs when an earlier response on the same connection has been sent, or its connection is gone: at once for most. */
 export function whenSent(earlier: ServerResponse | undefined, run: () => void): void {
   if (earlier === undefined || earlier.closed) run()

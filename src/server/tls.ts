@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { TlsOptions } from 'node:tls'
+import { holdsCertificates } from '../util/certificates.ts'
 
 /** Files in PEM. */
 export interface TlsFiles {
@@ -64,6 +65,9 @@ function readFiles({ certificateFile, keyFile, clientCaFile }: TlsFiles): Read {
   const cert = readFileSync(certificateFile, 'utf8')
   const key = readFileSync(keyFile, 'utf8')
   const ca = clientCaFile === undefined ? undefined : readFileSync(clientCaFile, 'utf8')
+  if (ca !== undefined && !holdsCertificates(ca)) {
+    throw Object.assign(new Error('no whole certificates'), { code: 'no whole certificates', path: clientCaFile })
+  }
   const shared = { cert, key, minVersion: 'TLSv1.2', ALPNProtocols: ['h2', 'http/1.1'] } as const
   const options = ca === undefined ? shared : { ...shared, ca, requestCert: true, rejectUnauthorized: true }
   return { id: JSON.stringify([cert, key, ca]), options: { ...options, ALPNProtocols: [...shared.ALPNProtocols] } }

@@ -61,8 +61,14 @@ return redis.call('del', KEYS[1])`
 /** Whether this server takes scripts and writes: a replica, or one that is full, is of no use. */
 const GREET = `return redis.call('set', KEYS[1], '1', 'px', 1000)`
 
-/** Answers by which a server says that another one is in charge, or that it is not what it was. */
-const DISCONNECTING = new Set(['READONLY', 'LOADING', 'MASTERDOWN', 'NOAUTH', 'WRONGPASS', 'NOPERM', 'UNKILLABLE'])
+/** Refusals by which a server says that another one is in charge, or that it is not what it was. */
+const DISCONNECTING = new Set(['READONLY', 'LOADING', 'MASTERDOWN', 'NOAUTH', 'WRONGPASS', 'NOPERM'])
+/** All refusals that are written down by their names; what else a server may say is its own choice. */
+const REFUSALS = new Set([
+  ...DISCONNECTING,
+  ...['ERR', 'OOM', 'MISCONF', 'BUSY', 'DENIED', 'NOREPLICAS', 'WRONGTYPE', 'NOSCRIPT', 'EXECABORT'],
+  ...['MOVED', 'ASK', 'CROSSSLOT', 'CLUSTERDOWN', 'TRYAGAIN'],
+])
 
 /**
  * A store in Redis (2.6 and later, or what speaks like it; no cluster). It connects by itself, and again whenever the connection is
@@ -257,7 +263,10 @@ function toCode(error: unknown): string {
   const { code } = error as { code?: unknown }
   const { name } = error.constructor
   if (typeof code === 'string' && /^[A-Za-z0-9_]{1,64}$/.test(code)) return code
-  if (isReply(error)) return /^[A-Z]+/.exec(error.message)?.[0] ?? 'reply'
+  if (isReply(error)) {
+    const word = /^[A-Z]+/.exec(error.message)?.[0] ?? ''
+    return REFUSALS.has(word) ? word : 'refused'
+  }
   return LIBRARY_CODES[name] ?? 'failed'
 }
 

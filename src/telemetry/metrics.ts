@@ -13,6 +13,7 @@ export interface MetricDescription {
 }
 
 const DURATION_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
+const HELPER_BUCKETS = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120]
 const DECISION_BUCKETS = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.1, 1]
 
 const describe = (
@@ -79,6 +80,13 @@ export const METRICS: readonly MetricDescription[] = [
     ['client', 'grant', 'code'],
     'Token requests answered by the helper, by code of the outcome ("ok" when tokens were handed out).',
   ),
+  {
+    name: 'bearward_helper_duration_seconds',
+    type: 'histogram',
+    labels: ['grant'],
+    help: 'Time from the header of a request to the helper to its answer; of device codes, the time callers wait for users.',
+    buckets: HELPER_BUCKETS,
+  },
   describe(
     'counter',
     'bearward_helper_coalesced_total',

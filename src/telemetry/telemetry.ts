@@ -171,6 +171,7 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
 
     exchangeFinished({ requestId, caller, client, grant, code, status, durationMs, detail, shared }) {
       metrics.count('bearward_helper_exchanges_total', { client, grant, code })
+      metrics.observe('bearward_helper_duration_seconds', durationMs / 1000, { grant })
       const write = status >= 500 ? log.warn : log.info
       write('exchange', {
         request_id: requestId,

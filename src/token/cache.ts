@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { createDoorkeeper } from './doorkeeper.ts'
 import { estimateBytes } from './size.ts'
 import type { VerifiedToken } from './verifier.ts'
 
@@ -7,6 +8,11 @@ export type CacheResult = 'hit' | 'miss'
 /** Remembers verified tokens by the hash of their text. Failures are never remembered. */
 export interface TokenCache {
   get(id: string): VerifiedToken | undefined
+  /**
+   * Whether a verified token should be remembered: while there is room, any; then only what comes for the second time. Tokens
+   * that come once would drive out the others, and cost more to remember than to verify.
+   */
+  welcomes(id: string): boolean
   /** Remembers a token as it is now: what is added to it later is not counted. */
   set(id: string, token: VerifiedToken): void
   status(): TokenCacheStatus
@@ -28,14 +34,27 @@ export interface TokenCacheOptions {
 /** What an entry takes beside its token: its key, its place in the order, the objects around the claims. */
 const ENTRY_BYTES = 400
 
+/** The share of its bytes from which on a memory counts as full: how large the next token is, is not known yet. */
+const NEARLY_FULL = 0.9
+
 /** Creates the memory. It holds no text of a token, and neither a flood of tokens nor a large one makes it exceed its bounds. */
 export function createTokenCache({ maxEntries, maxBytes }: TokenCacheOptions): TokenCache {
   if (maxEntries === 0) {
-    return { get: () => undefined, set: () => undefined, status: () => ({ entries: 0, bytes: 0 }) }
+    return {
+      get: () => undefined,
+      welcomes: () => false,
+      set: () => undefined,
+      status: () => ({ entries: 0, bytes: 0 }),
+    }
   }
   const cache = new LRUCache<string, VerifiedToken>({ max: maxEntries, maxSize: maxBytes })
+  const doorkeeper = createDoorkeeper(maxEntries)
   return {
     get: (id) => cache.get(id),
+    welcomes(id) {
+      const hasRoom = cache.size < maxEntries && cache.calculatedSize < maxBytes * NEARLY_FULL
+      return hasRoom || doorkeeper.hasSeen(id)
+    },
     set(id, token) {
       const { claims, scopes, roles, permissions, identity } = token
       cache.set(id, token, { size: ENTRY_BYTES + estimateBytes([claims, scopes, roles, permissions, identity]) })

@@ -190,6 +190,7 @@ export function readScopes(claims: Claims): readonly string[] {
  * (Zitadel's roles). Kept apart from scopes, so that a role named like a scope grants nothing.
  */
 export function readNames(claims: Claims, paths: readonly (readonly string[])[]): readonly string[] {
+  if (paths.length === 0) return []
   const names = paths.flatMap((path): readonly unknown[] => {
     const value = readPath(claims, path)
     if (Array.isArray(value)) return value

@@ -3,7 +3,7 @@ import type { VerificationKey } from '../issuer/jwks-cache.ts'
 import { checkClaims, type Claims, type Expectation } from './claims.ts'
 import { fillTenant, type AcceptedIssuer, type IssuerIndex } from './issuers.ts'
 import { readObject } from './json.ts'
-import { isSignatureValid } from './signature.ts'
+import { isSignatureValid, isSignatureValidNow } from './signature.ts'
 
 export interface VerifiedJwt {
   readonly issuer: AcceptedIssuer
@@ -24,25 +24,32 @@ const MAX_KID_LENGTH = 256
 const MAX_CANDIDATES = 4
 
 /**
- * Verifies a signed JWT: form, issuer, type, algorithm, key, signature, claims, in this order.
+ * Verifies a signed JWT: form, issuer, type, algorithm, key, signature, claims, in this order. At once when the key is known
+ * and there is time for the signature in this turn of the event loop.
  *
- * @throws Refusal with every `token_…`, `…_unknown`, `signature_…`, `algorithm_…`, `critical_…` and `claim_…` code;
+ * @throws (or rejects with) Refusal with every `token_…`, `…_unknown`, `signature_…`, `algorithm_…`, `critical_…` and `claim_…` code;
  * Unavailable `keys_unavailable`
  * @see RFC 7515 §5.2, RFC 7519 §7.2, RFC 8725 §3, RFC 9068 §4
  */
-export async function verifyJwt(token: string, issuers: IssuerIndex, nowMs: number): Promise<VerifiedJwt> {
+export function verifyJwt(token: string, issuers: IssuerIndex, nowMs: number): VerifiedJwt | Promise<VerifiedJwt> {
   const parts = token.split('.')
   if (parts.length !== 3) throw malformed(describeForm(token, parts.length))
-  const header = decodePart(parts[0] as string, 'header')
+  const header = readHeader(parts[0] as string)
   const claims = decodePart(parts[1] as string, 'claims set')
   if (parts[2] === '') throw malformed('not signed')
   checkBase64Url(parts[2] as string, 'signature')
 
   const issuer = issuers.find(claims)
   const { alg, kid } = checkHeader(header, issuer.expectation)
-  const key = await verifySignature({ token, alg, kid, claims }, issuer)
-  checkClaims(claims, issuer.expectation, nowMs)
-  return { issuer, key, claims }
+  const signed: Signed = { token, alg, kid, claims, issuer }
+  const accept = (key: VerificationKey): VerifiedJwt => {
+    checkClaims(claims, issuer.expectation, nowMs)
+    rememberHeader(parts[0] as string, header)
+    return { issuer, key, claims }
+  }
+  const found = issuer.keys.find(kid, alg)
+  const key = found instanceof Promise ? found.then((late) => findSigner(signed, late)) : findSigner(signed, found)
+  return key instanceof Promise ? key.then(accept) : accept(key)
 }
 
 /** A JWT as it describes itself: nothing of it is verified, and it may be anybody's. */
@@ -74,10 +81,9 @@ const BASE64URL = /^[A-Za-z0-9_-]+$/
 const LAST = [/./, /^(?!)/, /[AQgw]$/, /[AEIMQUYcgkosw048]$/] as const
 
 /** Only the one spelling that an encoder produces: no padding, no other alphabet, no stray bits (RFC 7515 §2). */
-function checkBase64Url(part: string, what: string): Buffer {
+function checkBase64Url(part: string, what: string): void {
   if (!BASE64URL.test(part) || !(LAST[part.length % 4] as RegExp).test(part))
     throw malformed(`${what} is not base64url`)
-  return Buffer.from(part, 'base64url')
 }
 
 /** Says for the log what a credential is that is no JWT, and what to do about it. */
@@ -90,8 +96,26 @@ function describeForm(token: string, parts: number): string {
     : 'not three parts'
 }
 
+/** Headers of genuine tokens, decoded: an issuer writes one for each of its keys, over and over again. */
+const knownHeaders = new Map<string, Record<string, unknown>>()
+const MAX_KNOWN_HEADERS = 64
+const MAX_KNOWN_HEADER_LENGTH = 1024
+
+function readHeader(part: string): Record<string, unknown> {
+  return knownHeaders.get(part) ?? decodePart(part, 'header')
+}
+
+/** To be called when the signature was right: otherwise forged headers would take the place of real ones. */
+function rememberHeader(part: string, header: Record<string, unknown>): void {
+  if (part.length > MAX_KNOWN_HEADER_LENGTH || knownHeaders.has(part)) return
+  if (knownHeaders.size >= MAX_KNOWN_HEADERS) knownHeaders.clear()
+  // A copy: a part of a text keeps all of it in memory, and that is the token.
+  knownHeaders.set(Buffer.from(part, 'latin1').toString('latin1'), header)
+}
+
 function decodePart(part: string, what: string): Record<string, unknown> {
-  const result = readObject(checkBase64Url(part, what))
+  checkBase64Url(part, what)
+  const result = readObject(Buffer.from(part, 'base64url'))
   if (typeof result === 'string') throw malformed(`${what} ${result}`)
   return result
 }
@@ -119,16 +143,30 @@ interface Signed {
   readonly alg: string
   readonly kid: string | undefined
   readonly claims: Claims
+  readonly issuer: AcceptedIssuer
 }
 
-async function verifySignature({ token, alg, kid, claims }: Signed, issuer: AcceptedIssuer): Promise<VerificationKey> {
-  const found = await issuer.keys.find(kid, alg)
+/** Finds which of the keys with the right label signed a token. */
+function findSigner(signed: Signed, found: readonly VerificationKey[]): VerificationKey | Promise<VerificationKey> {
+  const { token, alg, claims } = signed
   // A key that names its issuer is for that one alone (Entra publishes the keys of all tenants in one set).
   const candidates = found.filter((key) => key.issuer === undefined || fillTenant(key.issuer, claims) === claims['iss'])
-  const detail = { issuer: issuer.expectation.name, kid: kid ?? '(none)' }
-  if (candidates.length === 0) throw refusal('key_unknown', detail)
-  for (const key of candidates.slice(0, MAX_CANDIDATES)) {
-    if (await isSignatureValid(token, key.key, alg)) return key
+  if (candidates.length === 0) throw refusal('key_unknown', describe(signed))
+  for (const [i, key] of candidates.slice(0, MAX_CANDIDATES).entries()) {
+    const valid = isSignatureValidNow(token, key.key, alg)
+    if (valid === undefined) return findSignerLater(signed, candidates.slice(i, MAX_CANDIDATES))
+    if (valid) return key
   }
-  throw refusal('signature_invalid', detail)
+  throw refusal('signature_invalid', describe(signed))
+}
+
+async function findSignerLater(signed: Signed, candidates: readonly VerificationKey[]): Promise<VerificationKey> {
+  for (const key of candidates) {
+    if (await isSignatureValid(signed.token, key.key, signed.alg)) return key
+  }
+  throw refusal('signature_invalid', describe(signed))
+}
+
+function describe({ issuer, kid }: Signed) {
+  return { issuer: issuer.expectation.name, kid: kid ?? '(none)' }
 }

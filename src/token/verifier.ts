@@ -6,7 +6,7 @@ import { createSingleFlight } from '../util/single-flight.ts'
 import { createTokenCache, type CacheResult, type TokenCacheStatus } from './cache.ts'
 import { checkTimes, readClientId, readNames, readScopes, type Claims } from './claims.ts'
 import { createIssuerIndex, type AcceptedIssuer } from './issuers.ts'
-import { verifyJwt } from './jwt.ts'
+import { verifyJwt, type VerifiedJwt } from './jwt.ts'
 
 /** A token that was found genuine. */
 export interface VerifiedToken {
@@ -27,7 +27,7 @@ export interface VerifiedToken {
 
 export interface TokenVerifier {
   /**
-   * Verifies an access token; at once, without a promise, when it was verified before.
+   * Verifies an access token; at once, without a promise, when it was verified before or its signature can be checked now.
    *
    * @throws (or rejects with) Refusal for a token that is not genuine or not valid now; Unavailable when that cannot be told
    */
@@ -65,8 +65,7 @@ export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
   const cache = createTokenCache({ maxEntries: options.cacheEntries, maxBytes: options.cacheBytes })
   const share = createSingleFlight<VerifiedToken>()
 
-  const verifyNew = async (text: string, id: string): Promise<VerifiedToken> => {
-    const { issuer, key, claims } = await verifyJwt(text, issuers, clock.now())
+  const remember = (id: string, { issuer, key, claims }: VerifiedJwt): VerifiedToken => {
     const token: VerifiedToken = {
       issuerName: issuer.expectation.name,
       issuer,
@@ -78,6 +77,7 @@ export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
       clientId: readClientId(claims),
       identity: undefined,
     }
+    if (!cache.welcomes(id)) return token
     try {
       prepare?.(token)
     } catch {
@@ -97,7 +97,10 @@ export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
       const nowMs = clock.now()
       if (known === undefined || !known.issuer.keys.isCurrent(known.key, nowMs)) {
         onCacheResult('miss')
-        return share(id, () => verifyNew(text, id))
+        return share(id, () => {
+          const found = verifyJwt(text, issuers, nowMs)
+          return found instanceof Promise ? found.then((late) => remember(id, late)) : remember(id, found)
+        })
       }
       onCacheResult('hit')
       checkTimes(known.claims, known.issuer.expectation, nowMs)

@@ -165,10 +165,15 @@ export const ALERT_CASES: readonly AlertCase[] = [
   },
   {
     alert: 'BearwardIssuerLeftAlone',
-    atMinutes: 15,
+    atMinutes: 25,
     // Tried from time to time, in vain.
-    fires: { [breaker('open')]: '1 1 0 1 1 0 1 1 0 1x40', [breaker('half_open')]: '0 0 1 0 0 1 0 0 1 0x40' },
-    quiet: { [breaker('open')]: '0x11 1 1 0x40', [breaker('closed')]: '1x11 0 0 1x40' },
+    fires: {
+      [breaker('open')]: '1 1 0 1 1 0 1 1 0 1x40',
+      [breaker('half_open')]: '0 0 1 0 0 1 0 0 1 0x40',
+      [exchanges('issuer_unavailable')]: STEADY,
+    },
+    // Nobody has asked for anything since.
+    quiet: { [breaker('open')]: '1x60', [exchanges('issuer_unavailable')]: '0 5 9x60' },
   },
   {
     alert: 'BearwardStoreUnavailable',

@@ -33,7 +33,7 @@ const rendered: Rendered[] = RENDERINGS.map(({ name }) => {
 const withPod = rendered.flatMap(({ pod, ...rest }) => (pod === undefined ? [] : [{ ...rest, pod }]))
 
 const sidecarOf = (pod: PodSpec) => allContainers(pod).find(({ name }) => name === 'bearward') as Container
-const appOf = (pod: PodSpec) => allContainers(pod).find(({ name }) => name !== 'bearward') as Container
+const appOf = ({ containers }: PodSpec) => containers.find(({ name }) => name !== 'bearward') as Container
 const isNative = (pod: PodSpec) => sidecarOf(pod).restartPolicy === 'Always'
 
 /** The configuration in a rendering, as the program reads it. */
@@ -204,6 +204,30 @@ describe('the container', () => {
     const entrypoint = JSON.parse(/^ENTRYPOINT (.*)$/m.exec(dockerfile)?.[1] as string) as string[]
     expect(entrypoint).toEqual(expect.arrayContaining([node, program]))
     expect(dockerfile).toMatch(/^USER 65532:65532$/m)
+  })
+})
+
+describe('the component', () => {
+  const { manifests } = rendered.find(({ name }) => name === 'overlay-kinds') as Rendered
+  const workloads = manifests.filter(({ spec }) => spec?.template !== undefined)
+  const podOf = (name: string) => podsOf(workloads.filter(({ metadata }) => metadata.name === name))[0] as PodSpec
+
+  it.each(['StatefulSet orders', 'DaemonSet agents', 'Job nightly'])('is for a %s', (workload) => {
+    const [kind, name = ''] = workload.split(' ')
+    const pod = podOf(name)
+    expect(workloads.find(({ metadata }) => metadata.name === name)?.kind).toBe(kind)
+    expect(restrictedViolations(pod)).toEqual([])
+    // Before the app's own, so that they, too, find it at work.
+    expect(pod.initContainers?.map((container) => container.name)).toEqual(['bearward', 'migrate'])
+    expect(sidecarOf(pod)).toEqual(sidecarOf(podOf('orders')))
+    // A Job gets no requests that it could lose.
+    const lifecycle = kind === 'Job' ? undefined : { preStop: { sleep: { seconds: 5 } } }
+    expect(pod.containers.map((container) => container.lifecycle)).toEqual([lifecycle])
+  })
+
+  it('leaves workloads without the label as they are', () => {
+    expect(allContainers(podOf('others')).map(({ name }) => name)).toEqual(['migrate', 'orders'])
+    expect(podOf('others').volumes).toBeUndefined()
   })
 })
 

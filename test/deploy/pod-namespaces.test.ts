@@ -30,7 +30,8 @@ const HELPER_PORT = 8181
 const whyNot = whyNoNamespaces()
 const skipped = (reason: string | undefined) => (reason === undefined ? '' : ` (skipped: ${reason})`)
 
-describe.skipIf(whyNot !== undefined)(`a pod with a network of its own${skipped(whyNot)}`, () => {
+// Each test starts several processes.
+describe.skipIf(whyNot !== undefined)(`a pod with a network of its own${skipped(whyNot)}`, { timeout: 60_000 }, () => {
   const key = createSigningKey('ES256')
   const token = () => `Authorization: Bearer ${signJwt(key, goodClaims())}`
   let folder: string
@@ -169,7 +170,7 @@ describe.skipIf(whyNot !== undefined)(`a pod with a network of its own${skipped(
     expect(await statuses()).toEqual([200, 200, 503])
     expect((await command('probe', 'ready')).code).toBe(1)
     expect((await get(PROXY_PORT, '/orders', token())).status).toBe(200)
-  }, 60_000)
+  })
 
   it('keeps its token endpoint to itself', async () => {
     const form = 'grant_type=refresh_token&refresh_token=stolen'

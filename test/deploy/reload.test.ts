@@ -1,4 +1,6 @@
 import { writeFileSync } from 'node:fs'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { connect } from 'node:tls'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -369,6 +371,35 @@ describe('the files that a configuration names', () => {
     replace(text, { cert: two.cert, key: two.key })
     await serving.said(RELOADED)
     await eventually(async () => (await shown()) !== first)
+  })
+
+  it('a bundle of authorities that changes counts from the next connection on; what is none replaces nothing', async () => {
+    const [one, two] = [createAuthority('one'), createAuthority('two')]
+    const backend = createServer(one.issue('localhost'), (_request, response) => {
+      // So that the next request has to trust it again.
+      response.setHeader('connection', 'close').end('over TLS')
+    })
+    await new Promise<void>((done) => backend.listen(0, '127.0.0.1', done))
+    const { port } = backend.address() as AddressInfo
+    const text = config({ upstream: { url: `https://localhost:${port}`, ca_file: './ca' } })
+    replace(text, { ca: two.certificate })
+    const serving = await serve()
+    expect((await call(serving, '/open')).status).toBe(502)
+    replace(text, { ca: one.certificate })
+    await serving.said(RELOADED)
+    expect(await (await call(serving, '/open')).text()).toBe('over TLS')
+    const broken = [
+      'no certificate',
+      one.certificate + two.certificate.slice(0, 300),
+      one.certificate.replace(/MII/, 'AAA'),
+    ]
+    for (const [i, ca] of broken.entries()) {
+      replace(text, { ca })
+      const { problems } = await serving.said(NOT_RELOADED, i + 1)
+      expect((problems as string[])[0]).toContain('upstream.ca_file: names a file without whole certificates')
+      expect((await call(serving, '/open')).status).toBe(200)
+    }
+    backend.close()
   })
 
   it('a refresh token that is being spent is not spent again by the next configuration', async () => {

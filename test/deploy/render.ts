@@ -62,8 +62,17 @@ const parentChart: Rendering = {
   },
 }
 
+const OVERLAY_KINDS = 'test/deploy/overlay-kinds'
+const kinds: Rendering = {
+  name: 'overlay-kinds',
+  tool: 'kubectl',
+  sources: [KUSTOMIZE, OVERLAY_KINDS],
+  render: () => run(TOOLS.kubectl, ['kustomize', join(ROOT, OVERLAY_KINDS)]),
+}
+
 export const RENDERINGS: readonly Rendering[] = [
   ...['example', 'example-classic', 'example-monitoring', 'example-annotations'].map(kustomization),
+  kinds,
   ...['minimal', 'full', 'classic', 'parts'].map(chart),
   parentChart,
 ]

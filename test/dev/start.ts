@@ -182,7 +182,12 @@ function toConfig(ports: Ports, { issuer, audience, clients }: AuthorizationServ
         { header: 'x-auth-roles', claim: 'https://bearward.test/roles', format: 'csv' },
       ],
     },
-    helper: { clients: { web: { client_id: clients.web.id, client_secret: { env: SECRET_VARIABLE } } } },
+    helper: {
+      clients: {
+        web: { client_id: clients.web.id, client_secret: { env: SECRET_VARIABLE } },
+        device: { client_id: 'device', client_authentication: 'none', grants: ['device_code', 'refresh_token'] },
+      },
+    },
     drain: { delay: '0s' },
   }
 }

@@ -25,8 +25,9 @@ export interface Step {
 /** The client that gets tokens for itself. Its secret is no secret: it is good for this machine, until Ctrl-C. */
 export const SERVICE_CLIENT = { id: 'service', secret: 'for-development-only' }
 
-/** Takes the access token out of a token response without a tool that a machine may lack. */
-const ACCESS_TOKEN = String.raw`sed 's/.*"access_token":"\([^"]*\)".*/\1/'`
+/** Takes a member out of an answer without a tool that a machine may lack. */
+const member = (name: string) => String.raw`sed 's/.*"${name}":"\([^"]*\)".*/\1/'`
+const ACCESS_TOKEN = member('access_token')
 
 /** What to try, as lines for a shell: tokens verified, refused and refreshed. */
 export function walkthrough({ proxy, ops, helper, issuer }: Ports): readonly Step[] {
@@ -75,7 +76,7 @@ export function walkthrough({ proxy, ops, helper, issuer }: Ports): readonly Ste
     {
       title: 'Spend it at the helper, which adds the client secret. The answer has a new refresh token.',
       command:
-        'ANSWER=$(curl -sS -d grant_type=refresh_token -d "refresh_token=$REFRESH_TOKEN" ' +
+        'ANSWER=$(curl -sS -d grant_type=refresh_token -d client_id=web -d "refresh_token=$REFRESH_TOKEN" ' +
         `${at(helper, '/oauth2/token')}); echo "$ANSWER"`,
       expect: ['"access_token":"eyJ', '"expires_in":600', '"refresh_token":"'],
     },
@@ -83,6 +84,23 @@ export function walkthrough({ proxy, ops, helper, issuer }: Ports): readonly Ste
       title: 'Call the API with the access token that came back.',
       command: call('/orders', `"Authorization: Bearer $(echo "$ANSWER" | ${ACCESS_TOKEN})"`),
       expect: ['200 OK', '"x-auth-subject": "user-1"', '"x-auth-client-id": "web"'],
+    },
+    {
+      title: 'A device without a browser asks for a code, which its user is shown.',
+      command: `DEVICE=$(curl -sS -d client_id=device -d scope=openid ${at(helper, '/oauth2/device_authorization')}); echo "$DEVICE"`,
+      expect: ['"user_code":"', '"interval":5'],
+    },
+    {
+      title: 'The user signs in elsewhere and says yes.',
+      command: `curl -sS "${at(issuer, '/dev/approve')}?user_code=$(echo "$DEVICE" | ${member('user_code')})"`,
+      expect: ['signed in'],
+    },
+    {
+      title: 'The device waits for its tokens in one request: the helper asks the issuer as often as that wants.',
+      command:
+        'curl -sS -d grant_type=urn:ietf:params:oauth:grant-type:device_code -d client_id=device -d wait=30 ' +
+        `-d "device_code=$(echo "$DEVICE" | ${member('device_code')})" ${at(helper, '/oauth2/token')}`,
+      expect: ['"access_token":"eyJ', '"id_token":"eyJ'],
     },
     {
       title: 'What has been counted.',

@@ -129,17 +129,22 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
     const mode = endpoint === undefined ? undefined : failures.get(endpoint)
     if (mode === 'lost') loseAnswer(response)
     else if (mode !== undefined) return misbehave(mode, response)
-    if (options.development === true && path.startsWith('/dev/')) return serveDevelopment(path, response)
+    if (options.development === true && path.startsWith('/dev/')) return serveDevelopment(request, response)
     if (endpoint === 'token' && change !== undefined) tamperWith(response, change)
     provider.callback()(request, response)
   }
 
-  async function serveDevelopment(path: string, response: ServerResponse): Promise<void> {
+  async function serveDevelopment({ url = '' }: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { pathname, searchParams } = new URL(url, issuer)
     const texts: Record<string, () => string | Promise<string>> = {
       '/dev/refresh-token': () => signIn('web', 'openid offline_access read:orders'),
       '/dev/expired-token': () => signAccessToken({ iat: now() - 7200, exp: now() - 3600 }),
+      '/dev/approve': async () => {
+        await decideDevice(searchParams.get('user_code') ?? '')
+        return 'signed in\n'
+      },
     }
-    const text = await texts[path]?.()
+    const text = await Promise.resolve(texts[pathname]?.()).catch((error: unknown) => `${String(error)}\n`)
     response.writeHead(text === undefined ? 404 : 200, { 'content-type': 'text/plain' }).end(text ?? 'not found\n')
   }
 

@@ -4,6 +4,7 @@ import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startAuth0, type Auth0 } from '../fakes/auth0.ts'
 import { readDocument, sendHar, type DocumentedAnswer } from '../fakes/documented-requests.ts'
+import { areInstalled } from '../fakes/programs.ts'
 import { startHelperExample } from '../fakes/helper-example.ts'
 import { stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
@@ -203,7 +204,9 @@ describe('document 002, an authorization code with PKCE', () => {
 })
 
 describe('document 003, the same as a page with samples', () => {
-  it.each(['tenant', 'helper'])('that for curl works against the %s', async (place) => {
+  const test = areInstalled('curl') ? it : it.skip
+
+  test.each(['tenant', 'helper'])('that for curl works against the %s', async (place) => {
     const verifier = newVerifier()
     const text = readDocument('auth0-pkce.curl', {
       'https://YOUR_AUTH0_DOMAIN': place === 'tenant' ? auth0.server.origin : sidecar.helper,

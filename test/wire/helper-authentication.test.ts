@@ -10,6 +10,7 @@ import { decodeJwt, decodeProtectedHeader } from 'jose'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { CERTIFIED_NAME, startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { createAuthority } from '../fakes/certificates.ts'
+import { startScriptedEndpoint, type Scripted } from '../fakes/scripted-endpoint.ts'
 import { allOutput, startSidecar, stopSidecars, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 
@@ -132,6 +133,31 @@ describe('a secret', () => {
     expect(third).toMatchObject({ status: 502, body: { code: 'client_refused_by_issuer' } })
     expect(issuer.requests.token - before).toBe(4)
     expect(allOutput.join('')).not.toContain(old)
+  })
+
+  it.each<[string, Scripted, number]>([
+    ['refuses the client', { status: 401, body: { error: 'invalid_client' } }, 2],
+    [
+      'wants it to authenticate, and says no more',
+      { status: 401, body: '', headers: { 'www-authenticate': 'Basic' } },
+      1,
+    ],
+    ['refuses the client with the status of success', { body: { error: 'invalid_client' } }, 2],
+    ['refuses the grant', { status: 400, body: { error: 'invalid_grant' } }, 1],
+    ['fails', { status: 500, body: { error: 'invalid_client' } }, 1],
+    ['is busy', { status: 429, body: 'x' }, 1],
+  ])('that was rotated: an issuer that %s is asked so often', async (_what, answer, times) => {
+    const endpoint = await startScriptedEndpoint(answer)
+    onTestFinished(() => endpoint.stop())
+    const file = write('secret', 'the-secret-of-before')
+    const sidecar = await start({ client_id: 'web', client_secret: { file }, token_endpoint: `${endpoint.url}/token` })
+    write('secret', 'the-secret-of-now')
+    await refresh(sidecar, 'x')
+    expect(endpoint.seen).toHaveLength(times)
+    // Only an issuer that got past the new one makes the old one forgotten.
+    endpoint.answer({ status: 401, body: { error: 'invalid_client' } })
+    await refresh(sidecar, 'x')
+    expect(endpoint.seen).toHaveLength(times + (answer.status === 400 ? 1 : 2))
   })
 
   it('whose file is gone for a moment is used on', async () => {

@@ -114,6 +114,22 @@ describe('a caller is known', () => {
     await sidecar.stop()
   })
 
+  it('by the client secret that it always sent, when that is its shared secret', async () => {
+    const sidecar = await start(CALLERS)
+    const text = JSON.stringify({
+      grant_type: 'refresh_token',
+      refresh_token: 'r',
+      client_id: 'web',
+      client_secret: SECRET,
+    })
+    const headers = { 'content-type': 'application/json' }
+    const response = await fetch(`${sidecar.helper}/oauth/token`, { method: 'POST', body: text, headers })
+    expect(response.status).toBe(200)
+    expect(scripted.seen.at(-1)?.form.has('client_secret')).toBe(false)
+    expect(await sidecar.metrics()).toMatch(/bearward_helper_duration_seconds_count\{grant="refresh_token"\} 1/)
+    await sidecar.stop()
+  })
+
   it('by a secret as a bearer token, which is read again when its file changes', async () => {
     const file = join(folder, 'secret')
     writeFileSync(file, 'the-first-secret-of-a-caller\n')

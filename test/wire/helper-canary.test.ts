@@ -54,7 +54,7 @@ async function start(port: number, onFailure: 'local' | 'refuse', acceptUnsealed
           },
           on_failure: onFailure,
         },
-        sealing: { key_files: [join(folder, 'key')], bind_to_caller: true, accept_unsealed: acceptUnsealed },
+        sealing: { key_files: [join(folder, 'key')], accept_unsealed: acceptUnsealed },
       },
     },
     env: { WEB_SECRET: issuer.clients.web.secret, REDIS_PASSWORD: `${CANARY}-password` },

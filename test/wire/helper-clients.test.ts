@@ -1,9 +1,12 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import * as openid from 'openid-client'
 import { AuthorizationCode, ClientCredentials } from 'simple-oauth2'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startAuth0, type Auth0 } from '../fakes/auth0.ts'
 import { startHelperExample } from '../fakes/helper-example.ts'
-import { stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
+import { refuse, serveProvider, type ProviderServer } from '../fakes/provider-server.ts'
+import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 
 /** Libraries as applications use them, with nothing changed but the address, and without a secret. */
@@ -116,6 +119,62 @@ describe('openid-client', () => {
     const config = await discover(auth0.worker.clientId)
     const tokens = await openid.clientCredentialsGrant(config, { audience: auth0.audience })
     await expectToOpen(tokens.access_token)
+  })
+})
+
+describe('token exchange', () => {
+  const TYPE = 'urn:ietf:params:oauth:token-type:access_token'
+  const request = {
+    subject_token: 'token-of-the-user',
+    subject_token_type: TYPE,
+    audience: 'https://other.example.com',
+  }
+  const grantType = 'urn:ietf:params:oauth:grant-type:token-exchange'
+  let exchanging: FakeSidecar
+  let issuer: ProviderServer
+
+  beforeAll(async () => {
+    const body = { access_token: 'exchanged', issued_token_type: TYPE, token_type: 'Bearer', expires_in: 60 }
+    issuer = await serveProvider((origin) => ({
+      'GET /.well-known/openid-configuration': () => ({
+        status: 200,
+        body: { issuer: origin, token_endpoint: `${origin}/token`, jwks_uri: `${origin}/jwks` },
+      }),
+      'GET /jwks': () => ({ status: 200, body: { keys: [auth0.key.jwk] } }),
+      'POST /token': ({ body: text }) =>
+        new URLSearchParams(text).get('subject_token') === request.subject_token
+          ? { status: 200, body }
+          : refuse(400, 'invalid_request', 'The subject token is invalid.'),
+    }))
+    exchanging = await startSidecar({
+      config: {
+        issuers: [{ name: 'main', issuer: issuer.origin, audience: auth0.audience }],
+        upstream: upstream.url,
+        helper: {
+          clients: { api: { client_id: 'api', client_secret: { env: 'API_SECRET' }, grants: ['token_exchange'] } },
+        },
+      },
+      env: { API_SECRET: 'secret-of-the-api' },
+    })
+    await exchanging.ready()
+    return () => issuer.stop()
+  })
+
+  it('is done by openid-client', async () => {
+    const server = { issuer: issuer.origin, token_endpoint: `${exchanging.helper}/oauth2/token` }
+    const config = new openid.Configuration(server, 'api', undefined, openid.None())
+    openid.allowInsecureRequests(config)
+    const tokens = await openid.genericGrantRequest(config, grantType, request)
+    expect(tokens).toMatchObject({ access_token: 'exchanged', issued_token_type: TYPE })
+  })
+
+  it('is done by curl', async () => {
+    const parameters = Object.entries({ grant_type: grantType, client_id: 'api', ...request })
+    const { stdout } = await promisify(execFile)('curl', [
+      ...['--silent', '--show-error', '--fail-with-body', `${exchanging.helper}/oauth2/token`],
+      ...parameters.flatMap(([name, value]) => ['--data-urlencode', `${name}=${value}`]),
+    ])
+    expect(JSON.parse(stdout)).toMatchObject({ access_token: 'exchanged', issued_token_type: TYPE })
   })
 })
 

@@ -221,6 +221,18 @@ describe('the answer of an issuer', () => {
       { code: 'client_refused_by_issuer' },
     ],
     [
+      'a refusal of the client in the words of Keycloak',
+      { status: 401, body: { error: 'unauthorized_client' } },
+      502,
+      { error: 'server_error', code: 'client_refused_by_issuer' },
+    ],
+    [
+      'a refusal of this grant for the client',
+      { status: 400, body: { error: 'unauthorized_client' } },
+      400,
+      { error: 'unauthorized_client', code: 'refused_by_issuer' },
+    ],
+    [
       'too many requests',
       { status: 429, body: 'x', headers: { 'retry-after': '7' } },
       503,

@@ -91,6 +91,20 @@ async function startReplicas(redis: FakeRedis, setting?: Setting): Promise<[Fake
   return [await start(), await start()]
 }
 
+/** The same as processes of their own. */
+async function startProcesses(redis: FakeRedis, setting?: Setting): Promise<[Serving, Serving]> {
+  const file = join(folder, 'replica.yaml')
+  const listen = { proxy: '127.0.0.1:0', ops: '127.0.0.1:0', helper: '127.0.0.1:0' }
+  writeFileSync(file, stringify({ ...toConfig(redis, setting), listen, drain: { delay: '0s', timeout: '1s' } }))
+  const start = async () => {
+    const serving = await startServing(['--config', file], toEnvironment())
+    processes.push(serving)
+    await Promise.all([serving.ready(), serving.said('the store can be used')])
+    return serving
+  }
+  return [await start(), await start()]
+}
+
 const storeLines = (sidecar: FakeSidecar) => sidecar.logLines().filter(({ msg }) => String(msg).startsWith('the store'))
 const many = (times: number, run: () => Promise<TokenAnswer>) => Array.from({ length: times }, run)
 
@@ -126,16 +140,12 @@ describe('two replicas with one Redis', () => {
     )
     expect(coalesced.toSorted()).toEqual([24, 25])
     expect(await a.metrics()).toContain('bearward_store_state{state="ready"} 1')
+    const status: unknown = await (await fetch(`${a.ops}/status`)).json()
+    expect(status).toMatchObject({ store: { kind: 'redis', state: 'ready' } })
   })
 
   test('that are processes of their own do so, too', { timeout: 60_000 }, async () => {
-    const redis = await startRedisWithPassword()
-    const file = join(folder, 'replica.yaml')
-    const listen = { proxy: '127.0.0.1:0', ops: '127.0.0.1:0', helper: '127.0.0.1:0' }
-    writeFileSync(file, stringify({ ...toConfig(redis), listen, drain: { delay: '0s', timeout: '1s' } }))
-    for (let i = 0; i < 2; i += 1) processes.push(await startServing(['--config', file], toEnvironment()))
-    const [a, b] = processes as [Serving, Serving]
-    await Promise.all([a, b].map((one) => Promise.all([one.ready(), one.said('the store can be used')])))
+    const [a, b] = await startProcesses(await startRedisWithPassword())
     const token = await issuer.signIn()
     issuer.delayTokens(500)
     let answers: TokenAnswer[] = []
@@ -147,6 +157,33 @@ describe('two replicas with one Redis', () => {
     await expectAlive(a.helper, answers[0])
     expect(a.command.stdout() + b.command.stdout()).not.toContain(PASSWORD)
   })
+
+  test(
+    'of which the one that spends is killed: the other does not spend, and says that it is not known',
+    { timeout: 90_000 },
+    async () => {
+      const [a, b] = await startProcesses(await startRedisWithPassword(), {
+        more: { timeout: '4s', validation_wait: '0s' },
+      })
+      const token = await issuer.signIn()
+      issuer.delayTokens(3_000)
+      const count = await spends(async () => {
+        const before = issuer.requests.token
+        const lost = refreshAt(a.helper, token).catch(() => undefined)
+        await asked(before)
+        const elsewhere = refreshAt(b.helper, token)
+        await pause(500)
+        a.command.child.kill('SIGKILL')
+        expect(await lost).toBeUndefined()
+        expect(await elsewhere).toMatchObject({
+          status: 502,
+          body: { error: 'temporarily_unavailable', code: 'outcome_unknown' },
+        })
+      })
+      expect(count).toBe(1)
+      expect(await b.said('exchange')).toMatchObject({ detail: { reason: 'lease_ended' } })
+    },
+  )
 
   test('get one refusal of the issuer for all who asked', async () => {
     const [a, b] = await startReplicas(await startRedisWithPassword())
@@ -272,6 +309,27 @@ test('a store is taken into use and out of it by a reload, also in the middle of
   await redis.kill()
   expect((await refreshAt(sidecar.helper, await issuer.signIn())).status).toBe(200)
   expect(await sidecar.metrics()).not.toContain('bearward_helper_unshared_total{')
+})
+
+test('a replica that ends leaves the answers of its last spends', async () => {
+  const [a, b] = await startReplicas(await startRedisWithPassword(), { onFailure: 'refuse' })
+  const token = await issuer.signIn()
+  issuer.delayTokens(1_000)
+  let answers: TokenAnswer[] = []
+  const count = await spends(async () => {
+    const before = issuer.requests.token
+    const here = refreshAt(a.helper, token)
+    await asked(before)
+    const elsewhere = refreshAt(b.helper, token)
+    await pause(200)
+    const ended = a.stop()
+    answers = await Promise.all([here, elsewhere])
+    await ended
+  })
+  expect(count).toBe(1)
+  expect(distinct(answers)).toHaveLength(1)
+  issuer.delayTokens(0)
+  await expectAlive(b.helper, answers[1])
 })
 
 describe('a Redis that stops', () => {

@@ -141,6 +141,30 @@ describe('a sealed refresh token', () => {
     expect((await refreshAt(sealing.helper, token)).status).toBe(200)
   })
 
+  it('is refused for another caller, when it is bound to one', async () => {
+    const config = toConfig({ key_files: [keyFile], bind_to_caller: true, accept_unsealed: true })
+    const callers = { shop: { shared_secret: { env: 'SHOP' } }, mail: { shared_secret: { env: 'MAIL' } } }
+    Object.assign(config.helper, { callers })
+    Object.assign(config.helper.clients.web, { replay_window: '10s' })
+    const env = { ...toEnvironment(), SHOP: 'secret-of-the-shop', MAIL: 'secret-of-the-mail' }
+    const sidecar = await startSidecar({ config, env })
+    await sidecar.ready()
+    const refreshAs = (secret: string, refresh_token: string) =>
+      requestToken(
+        sidecar.helper,
+        { grant_type: 'refresh_token', client_id: 'web', refresh_token },
+        { authorization: `Bearer ${secret}` },
+      )
+    const token = await issuer.signIn()
+    const { body } = await refreshAs(env.SHOP, token)
+    const sealed = body['refresh_token'] as string
+    await expectRefused(refreshAs(env.MAIL, sealed), 'refresh_token_seal_invalid')
+    expect(lastReason(sidecar)).toBe('other_caller')
+    // The answer is given again to the caller that had it, and to nobody else.
+    expect((await refreshAs(env.SHOP, token)).body['access_token']).toBe(body['access_token'])
+    expect((await refreshAs(env.MAIL, token)).body).toMatchObject({ code: 'refused_by_issuer' })
+  })
+
   it('is refused when anything in it was changed', async () => {
     const token = await getSealed()
     const [header, key, iv, text, tag] = token.split('.') as [string, string, string, string, string]

@@ -6,12 +6,15 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { startAuth0, type Auth0 } from '../fakes/auth0.ts'
 import { EXAMPLES, startHelperExample } from '../fakes/helper-example.ts'
+import { areInstalled } from '../fakes/programs.ts'
 import { stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 import { startWorkos, type Workos } from '../fakes/workos.ts'
 
 /** The commands of helper.md, as they stand there, in one shell after the other. */
 const run = promisify(execFile)
+const isReady = areInstalled('curl', 'jq', 'openssl')
+const test = isReady ? it : it.skip
 const PAGE = readFileSync(join(EXAMPLES, 'helper.md'), 'utf8')
 
 /** The commands below a heading. */
@@ -98,7 +101,7 @@ async function expectGood(file: string, provider: Provider): Promise<Record<stri
 const VISIT = `CODE=$(curl --silent --dump-header - --output /dev/null "$LOGIN" | sed -n 's/^location:.*[?&]code=\\([^&\\r]*\\).*/\\1/Ip')`
 
 describe.each<Provider>(['Auth0', 'WorkOS'])('with %s', (provider) => {
-  it('a command line signs a user in', { timeout: 60_000 }, async () => {
+  test('a command line signs a user in', { timeout: 60_000 }, async () => {
     const [script = ''] = commands('A command line')
     const child = spawn('sh', ['-euc', script], { cwd: folder, env: variables(provider) })
     const ended = new Promise((resolve) => child.on('close', resolve))
@@ -112,7 +115,7 @@ describe.each<Provider>(['Auth0', 'WorkOS'])('with %s', (provider) => {
     expect(await expectGood('tokens.json', provider)).toHaveProperty('refresh_token')
   })
 
-  it('a command line is told when the user declines', { timeout: 60_000 }, async () => {
+  test('a command line is told when the user declines', { timeout: 60_000 }, async () => {
     const [script = ''] = commands('A command line')
     const child = spawn('sh', ['-euc', script], { cwd: folder, env: variables(provider) })
     const ended = new Promise((resolve) => child.on('close', resolve))
@@ -125,7 +128,7 @@ describe.each<Provider>(['Auth0', 'WorkOS'])('with %s', (provider) => {
     expect(shown).toContain('"access_denied"')
   })
 
-  it('a native app signs a user in; its session is refreshed and ended', async () => {
+  test('a native app signs a user in; its session is refreshed and ended', async () => {
     const [begin = '', exchange = ''] = commands('The backend of a native app')
     const [refresh = ''] = commands('A web backend')
     const [revoke = ''] = commands('Signing out')
@@ -144,13 +147,13 @@ describe.each<Provider>(['Auth0', 'WorkOS'])('with %s', (provider) => {
     expect(auth0.refreshTokens.isAlive(second['refresh_token'] as string)).toBe(false)
   })
 
-  it('a machine gets tokens of its own', async () => {
+  test('a machine gets tokens of its own', async () => {
     await shell(commands('A machine').join('\n'), provider)
     await expectGood('machine-tokens.json', provider)
   })
 })
 
-it('a session of another user is noticed by the hint', async () => {
+test('a session of another user is noticed by the hint', async () => {
   const [begin = '', exchange = ''] = commands('The backend of a native app')
   await shell([begin, VISIT, exchange].join('\n'), 'Auth0')
   const [refresh = ''] = commands('A web backend')

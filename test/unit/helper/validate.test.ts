@@ -335,6 +335,20 @@ describe('an access token', () => {
     expect(await validate({ access_token: idToken({ cid: CLIENT_ID }) }, { expectation })).toBe('ok')
   })
 
+  it('for the client itself, without anything that an access token has, is refused as an ID token', async () => {
+    expect(await validate({ access_token: idToken() })).toMatch(/^access_token id_token_not_accepted scope, /)
+    expect(await validate({ access_token: idToken({ scope: 'a' }) })).toBe('ok')
+    expect(await validate({ access_token: idToken({}, { typ: 'at+jwt' }) })).toBe('ok')
+  })
+
+  it.each(['a\r\nx: y', 'a\u0000', 'ä'])(
+    'with other characters than a header field takes is refused: %j',
+    async (text) => {
+      expect(await validate({ access_token: text })).toBe('access_token characters')
+      expect(await validate({ refresh_token: text })).toBe('refresh_token characters')
+    },
+  )
+
   it('that is the ID token itself is refused', async () => {
     const both = idToken()
     expect(await validate({ access_token: both, id_token: both })).toBe('access_token is the id_token')
@@ -364,6 +378,7 @@ describe('the type of the tokens', () => {
       issued_token_type: 'urn:ietf:params:oauth:token-type:id_token',
     }
     expect(await validate(response, { grant })).toBe('ok')
+    expect(await validate({ ...response, token_type: 'Bearer' })).toBe('access_token id_token_not_accepted nonce')
     expect(await validate(response)).toBe('token_type')
   })
 })

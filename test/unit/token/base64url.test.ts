@@ -9,7 +9,8 @@ const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 /** Whether the third part of a token passes as base64url: if it does, the next thing wrong is its issuer. */
 async function passes(part: string): Promise<boolean> {
   const token = `${encode({ alg: 'RS256' })}.${encode({ iss: 'nobody' })}.${part}`
-  const code = await verifyJwt(token, createIssuerIndex([]), 0).then(
+  const verifying = async () => verifyJwt(token, createIssuerIndex([]), 0)
+  const code = await verifying().then(
     () => 'ok',
     (error: unknown) => (error as Refusal).code,
   )

@@ -50,10 +50,31 @@ describe('the memory of tokens', () => {
     expect(cache.get('small')).toBeDefined()
   })
 
+  it('welcomes any token while there is room, and then what comes again', () => {
+    const cache = createTokenCache({ maxEntries: 2, maxBytes: MIB })
+    for (const id of ['token-a', 'token-b']) {
+      expect(cache.welcomes(id)).toBe(true)
+      cache.set(id, token({}))
+    }
+    expect(cache.welcomes('token-c')).toBe(false)
+    expect(cache.welcomes('token-d')).toBe(false)
+    expect(cache.welcomes('token-c')).toBe(true)
+  })
+
+  it('is full when its bytes are, too', () => {
+    const cache = createTokenCache({ maxEntries: 100_000, maxBytes: MIB })
+    let kept = 0
+    for (; cache.welcomes(`token-${kept}`); kept += 1) cache.set(`token-${kept}`, token({ text: 'x'.repeat(5_000) }))
+    expect(kept).toBeGreaterThan(100)
+    expect(cache.status().entries).toBe(kept)
+    expect(cache.welcomes(`token-${kept}`)).toBe(true)
+  })
+
   it('may be none at all', () => {
     const cache = createTokenCache({ maxEntries: 0, maxBytes: MIB })
     cache.set('a', token({}))
     expect(cache.get('a')).toBeUndefined()
+    expect([cache.welcomes('a'), cache.welcomes('a')]).toEqual([false, false])
     expect(cache.status()).toEqual({ entries: 0, bytes: 0 })
   })
 })

@@ -2,7 +2,7 @@ import { generateKeyPairSync, randomBytes, sign, type KeyObject } from 'node:cry
 import { compactVerify } from 'jose'
 import { describe, expect, it } from 'vitest'
 import type { CodedError } from '../../../src/errors.ts'
-import { isSignatureValid } from '../../../src/token/signature.ts'
+import { isSignatureValid, isSignatureValidNow } from '../../../src/token/signature.ts'
 import { encode } from '../../fakes/signer.ts'
 
 interface Subject {
@@ -34,6 +34,12 @@ function signInput(alg: string, key: KeyObject, data: Buffer, saltLength = Numbe
 
 const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']
 const subjects = ALGORITHMS.map(subject)
+
+/** What is told at once, in a turn of the event loop that has time for it. */
+async function saysNow(token: string, key: KeyObject, alg: string): Promise<boolean | undefined> {
+  await new Promise(setImmediate)
+  return isSignatureValidNow(token, key, alg)
+}
 
 const inputOf = (alg: string, body: unknown = { n: 1 }) => `${encode({ alg })}.${encode(body)}`
 const tokenOf = (input: string, signature: Buffer) => `${input}.${signature.toString('base64url')}`
@@ -145,7 +151,9 @@ describe.each(subjects)('$alg', (one) => {
   it('accepts what the key signed', async () => {
     for (let i = 0; i < 5; i += 1) {
       const input = inputOf(one.alg, { i })
-      expect(await isSignatureValid(tokenOf(input, one.sign(input)), one.publicKey, one.alg)).toBe(true)
+      const token = tokenOf(input, one.sign(input))
+      expect(await isSignatureValid(token, one.publicKey, one.alg)).toBe(true)
+      expect(await saysNow(token, one.publicKey, one.alg)).toBe(true)
     }
   })
 
@@ -158,6 +166,7 @@ describe.each(subjects)('$alg', (one) => {
       const ours = await isSignatureValid(token, one.publicKey, one.alg)
       if (ours) accepted += 1
       if (ours !== (await referenceSays(token, one.publicKey, one.alg))) disagreements.push(what)
+      if (ours !== (await saysNow(token, one.publicKey, one.alg))) disagreements.push(`${what}, told at once`)
     }
     expect(disagreements).toEqual([])
     expect(accepted).toBe(one.alg.startsWith('ES') ? 1 : 0)
@@ -169,6 +178,7 @@ describe.each(subjects)('$alg', (one) => {
     for (const other of subjects) {
       if (other === one) continue
       expect(await isSignatureValid(token, other.publicKey, one.alg)).toBe(false)
+      expect(await saysNow(token, other.publicKey, one.alg)).toBe(false)
     }
   })
 })
@@ -209,6 +219,38 @@ describe('an algorithm that is not in the table', () => {
     const rsa = subjects[0]!
     const input = inputOf(alg)
     expect(await isSignatureValid(tokenOf(input, rsa.sign(input)), rsa.publicKey, alg)).toBe(false)
+    expect(await saysNow(tokenOf(input, rsa.sign(input)), rsa.publicKey, alg)).toBe(false)
+  })
+})
+
+describe('a turn of the event loop', () => {
+  const one = subjects.find(({ alg }) => alg === 'ES512')!
+  const input = inputOf(one.alg)
+  const token = tokenOf(input, one.sign(input))
+
+  it('has time for some checks, and the next one again', async () => {
+    for (let turn = 0; turn < 3; turn += 1) {
+      await new Promise(setImmediate)
+      let checked = 0
+      while (isSignatureValidNow(token, one.publicKey, one.alg) === true) checked += 1
+      expect(checked).toBeGreaterThan(0)
+      expect(isSignatureValidNow(token, one.publicKey, one.alg)).toBeUndefined()
+    }
+  })
+
+  it('leaves none of those that wait behind, and lets nobody overtake them', async () => {
+    const order: number[] = []
+    const all = Array.from({ length: 100 }, (_, i) =>
+      isSignatureValid(token, one.publicKey, one.alg).then((valid) => {
+        expect(valid).toBe(true)
+        order.push(i)
+      }),
+    )
+    await new Promise(setImmediate)
+    expect(isSignatureValidNow(token, one.publicKey, one.alg)).toBeUndefined()
+    await Promise.all(all)
+    expect(order).toHaveLength(100)
+    expect(await saysNow(token, one.publicKey, one.alg)).toBe(true)
   })
 })
 

@@ -316,6 +316,33 @@ describe('a remembered token', () => {
     expect(verifier.status().entries).toBe(0)
   })
 
+  it('does not make way for tokens that come once, but for one that comes again', async () => {
+    const many = createTokenVerifier({
+      ...{ issuers: [accepted], maxTokenBytes: 16 * 1024, cacheEntries: 3, cacheBytes: 1024 * 1024, clock },
+      onCacheResult: (result) => cacheResults.push(result),
+    })
+    const [known, again] = [signJwt(key, claims({ jti: 'known' })), signJwt(key, claims({ jti: 'again' }))]
+    await many.verify(known)
+    for (let i = 0; i < 10; i += 1) await many.verify(signJwt(key, claims({ jti: `once-${i}` })))
+    await many.verify(known)
+    expect(cacheResults.splice(0)).toEqual([...Array<string>(11).fill('miss'), 'hit'])
+
+    for (let i = 0; i < 3; i += 1) await many.verify(again)
+    expect(cacheResults).toEqual(['miss', 'miss', 'hit'])
+    expect(many.status().entries).toBe(3)
+  })
+
+  it('does not lend its header: what an issuer accepts is checked again for the next one', async () => {
+    await verifier.verify(signJwt(key, claims()))
+    const stricter = createTokenVerifier({
+      issuers: [{ ...accepted, expectation: { ...accepted.expectation, algorithms: new Set(['RS256']) } }],
+      ...{ maxTokenBytes: 16 * 1024, cacheEntries: 100, cacheBytes: 1024 * 1024, clock },
+      onCacheResult: () => undefined,
+    })
+    const verifying = async () => stricter.verify(signJwt(key, claims({ jti: 'next' })))
+    await expect(verifying()).rejects.toMatchObject({ code: 'algorithm_not_allowed' })
+  })
+
   it('brings along what was prepared for it, and lives when that failed', async () => {
     const prepared: string[] = []
     const other = createTokenVerifier({
@@ -356,6 +383,6 @@ describe('a remembered token', () => {
       clock,
       onCacheResult: () => undefined,
     })
-    await expect(stricter.verify(token)).rejects.toMatchObject({ code: 'audience_mismatch' })
+    await expect((async () => stricter.verify(token))()).rejects.toMatchObject({ code: 'audience_mismatch' })
   })
 })
