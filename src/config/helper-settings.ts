@@ -43,10 +43,13 @@ const authentication = {
   certificate_file: v.optional(text('For tls_client_auth: the certificate to show to the issuer, in PEM.')),
   key_id: v.optional(text('For private_key_jwt: the `kid` of the key. Default: that of the JWK, or none.', 256)),
   key_algorithm: v.optional(
-    oneOf('For private_key_jwt: the signature algorithm. Default: `alg` of the JWK, or RS256, ES256 … by the key.', [
-      ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const),
-      ...(['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'] as const),
-    ]),
+    oneOf(
+      'For private_key_jwt: the signature algorithm. Default: `alg` of the JWK, or RS256, ES256, EdDSA … by the key.',
+      [
+        ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const),
+        ...(['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'] as const),
+      ],
+    ),
   ),
   assertion_audience: v.optional(
     text(

@@ -78,9 +78,11 @@ type AssertionOptions = Extract<ClientAuthenticationOptions, { method: 'private_
 /** RFC 7523 §3; with the issuer as its one audience unless told otherwise (RFC 7523bis). A fresh `jti` each time, 60 s. */
 function assertion(text: string, { audience, keyId, algorithm }: AssertionOptions): oauth.ClientAuth {
   return async (server, client, body, headers) => {
-    const { key, kid } = importSigningKey(text, algorithm)
+    const { key, kid, alg } = importSigningKey(text, algorithm)
     const apply = oauth.PrivateKeyJwt(toPrivateKey(key, keyId ?? kid), {
-      [oauth.modifyAssertion](_header, payload) {
+      [oauth.modifyAssertion](header, payload) {
+        // The library knows Ed25519 by its new name alone (RFC 9864).
+        header['alg'] = alg
         payload['aud'] = toAudience(audience, server)
       },
     })
@@ -101,6 +103,7 @@ function toAudience(audience: string, server: oauth.AuthorizationServer): string
 interface SigningKey {
   readonly key: webcrypto.CryptoKey
   readonly kid: string | undefined
+  readonly alg: string
 }
 
 /**
@@ -115,7 +118,7 @@ export function importSigningKey(text: string, algorithm: string | undefined): S
   try {
     const parameters = PARAMETERS[wanted]
     if (parameters === undefined) throw new TypeError(wanted)
-    return { key: key.toCryptoKey(parameters, false, ['sign']), kid }
+    return { key: key.toCryptoKey(parameters, false, ['sign']), kid, alg: wanted }
   } catch {
     // The messages of the library could quote the key.
     throw credentialsUnavailable(`the private key is not one for ${wanted}`)
@@ -140,7 +143,8 @@ function suggestAlgorithm({ asymmetricKeyType: type, asymmetricKeyDetails: detai
   if (type === 'rsa') return 'RS256'
   if (type === 'rsa-pss') return 'PS256'
   if (type === 'ec') return CURVES[details?.namedCurve ?? ''] ?? 'ES256'
-  return type === 'ed25519' ? 'Ed25519' : 'RS256'
+  // Of its two names, the one that more issuers know.
+  return type === 'ed25519' ? 'EdDSA' : 'RS256'
 }
 
 const rsa = (name: string, bits: number) => ({ name, hash: `SHA-${bits}` })

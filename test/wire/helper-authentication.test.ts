@@ -232,7 +232,7 @@ describe('private_key_jwt', () => {
     expect(first).toMatchObject({ iss: 'signing', sub: 'signing', aud })
     expect(Number(first?.exp) - Number(first?.iat)).toBe(60)
     expect(first?.jti).not.toBe(second?.jti)
-    expect(decodeProtectedHeader(String(assertions[0]))).toEqual({ alg: 'Ed25519' })
+    expect(decodeProtectedHeader(String(assertions[0]))).toEqual({ alg: 'EdDSA' })
     expect(endpoint.seen[0]?.form.get('client_id')).toBe('signing')
     expect(endpoint.seen[0]?.headers.authorization).toBeUndefined()
     expect(sidecar.logText()).not.toContain(assertions[0])
