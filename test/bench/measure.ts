@@ -22,8 +22,9 @@ export interface MeasureOptions {
 
 const CONNECTIONS = 64
 const WARM_TOKENS = 500
-/** More than bearward remembers by default; fewer for a run so short that it does not get through them. */
+/** So many more than are remembered that hardly one is; fewer for a run so short that it does not get through them. */
 const MOST_COLD_TOKENS = 12_000
+const COLD_REMEMBERED = '100'
 const COLD_TOKENS_PER_SECOND = 15_000
 const WARM_UP_LIMIT_S = 1
 const READY_POLL_MS = 20
@@ -60,7 +61,10 @@ export async function measureAll(options: MeasureOptions): Promise<Row[]> {
   const sidecar = { UPSTREAM: upstream, JWKS_URL: jwksUrl, PORT: '0', MAIN: options.main, TMPDIR: folder }
   for (const tokens of ['warm', 'cold'] as const) {
     for (const alg of ['RS256', 'ES256'] as const) {
-      const starting = start(['bash', scriptIn('serve.sh')], { ...sidecar, ALG: alg })
+      const starting = start(['bash', scriptIn('serve.sh')], {
+        ...{ ...sidecar, ALG: alg },
+        ...(tokens === 'cold' && { REMEMBERED: COLD_REMEMBERED }),
+      })
       await compare(`bearward ${alg} ${tokens}`, files[alg][tokens], starting)
     }
   }

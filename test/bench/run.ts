@@ -23,7 +23,8 @@ Options:
   --help               This text.
 
 The first phase goes as fast as 64 connections allow: requests a second, CPU time, memory. The second keeps the rate:
-latency. Warm: 500 tokens in rotation, all seen before. Cold: more tokens than bearward remembers, each new to it.
+latency. Warm: 500 tokens in rotation, all seen before. Cold: so many that hardly one
+is remembered.
 `
 
 interface Options {

@@ -96,6 +96,11 @@ async function readSome(world: World, pauseMs: number): Promise<void> {
   socket.write(head(world, 'GET /download'))
   let bytes = 0
   for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
+    // Behind any other answer the connection stays open.
+    if (bytes === 0 && !String(chunk).startsWith('HTTP/1.1 200 ')) {
+      onBroken(`a download was answered ${String(chunk).slice(0, 100)}`)
+      return leave(socket, random)
+    }
     bytes += (chunk as Buffer).length
     if (bytes > enough) break
     if (pauseMs > 0) await sleep(pauseMs)

@@ -55,6 +55,16 @@ describe('a preflight', () => {
     expect(upstream.requests).toEqual([])
   })
 
+  it('of the server as a whole is refused, with a token or without: no rule is about it', async () => {
+    await start()
+    const token = `Authorization: Bearer ${issuer.signAccessToken()}`
+    for (const fields of [[], PREFLIGHT, [token], [token, ...PREFLIGHT]]) {
+      const { status, text } = await sendRaw(sidecar.proxyPort, rawRequest('OPTIONS *', ...fields))
+      expect([status, text]).toEqual([400, expect.stringContaining('"target_invalid"')])
+    }
+    expect(upstream.requests).toEqual([])
+  })
+
   it('with a bad token is refused all the same', async () => {
     await start()
     expect((await options(...PREFLIGHT, 'Authorization: Bearer x')).status).toBe(401)

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
@@ -96,3 +97,33 @@ describe('past the limit', () => {
     expect(sidecar.lastRequest()).toMatchObject({ code: 'request_timeout', status: 408 })
   })
 })
+
+/** Which timer the system runs for a connection, as `/proc/net/tcp` tells: `02` is that of keep-alive. */
+function timerOf(localPort: number, remotePort: number): string | undefined {
+  const hex = (port: number) => `:${port.toString(16).toUpperCase().padStart(4, '0')}`
+  const rows = readFileSync('/proc/net/tcp', 'utf8').split('\n')
+  const fields = rows.map((row) => row.trim().split(/\s+/))
+  return fields.find(([, local, remote]) => local?.endsWith(hex(localPort)) && remote?.endsWith(hex(remotePort)))?.[5]
+}
+
+describe.skipIf(process.platform !== 'linux')('a connection on which nothing comes for long', () => {
+  it('is one of a peer that the system asks now and then whether it is still there', async () => {
+    handler = ok
+    const sidecar = await start({})
+    expect((await call(sidecar)).status).toBe(200)
+    const { socket } = await openRaw(sidecar.proxyPort)
+    await expect.poll(() => timerOf(sidecar.proxyPort, socket.localPort ?? 0)).toMatch(/^02:/)
+    // So are those to the upstream.
+    const rows = readFileSync('/proc/net/tcp', 'utf8').split('\n')
+    const toUpstream = rows
+      .map((row) => row.trim().split(/\s+/))
+      .filter(([, local, remote, state]) => state === '01' && remote === addressOf(upstream.port) && local !== remote)
+    expect(toUpstream.map((fields) => fields[5]?.slice(0, 2))).toEqual(['02'])
+    socket.destroy()
+  })
+})
+
+/** 127.0.0.1 and a port, as `/proc/net/tcp` writes them. */
+function addressOf(port: number): string {
+  return `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`
+}
