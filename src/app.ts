@@ -15,7 +15,7 @@ import { readProxy } from './issuer/proxy.ts'
 import { openListener, openProxyListener, StartError, type OpenListener } from './listeners.ts'
 import type { ProcessContext } from './parts.ts'
 import { watchExposure } from './proxy/exposure.ts'
-import { createRuntime, type Runtime } from './runtime.ts'
+import { createRuntime, loadHelper, type HelperCreator, type Runtime } from './runtime.ts'
 import type { CallerHandler } from './server/caller.ts'
 import type { RequestHandler } from './server/listener.ts'
 import { endSpending } from './spending.ts'
@@ -74,7 +74,7 @@ const KEYS_CHECK_MS = 20
  * @throws StartError when an address cannot be bound; ConfigError when a secret cannot be read
  */
 export async function startApp(options: AppOptions): Promise<App> {
-  const sidecar = new Sidecar(options)
+  const sidecar = new Sidecar(options, await loadHelper(options.config))
   await sidecar.start()
   return sidecar
 }
@@ -96,7 +96,7 @@ class Sidecar implements App {
   #noticedAtMs: number | undefined
   #drained: Promise<void> | undefined
 
-  constructor({ config, env, log, version, clock = systemClock }: AppOptions) {
+  constructor({ config, env, log, version, clock = systemClock }: AppOptions, createHelper: HelperCreator | undefined) {
     this.#log = log
     this.#version = version
     this.#config = config
@@ -111,7 +111,7 @@ class Sidecar implements App {
       clock,
       ending: this.#ending.signal,
     }
-    this.#runtime = createRuntime({ ...this.#context, config })
+    this.#runtime = createRuntime({ ...this.#context, config, createHelper })
     this.#health = createHealth(() => this.#runtime.latches, this.#state)
     this.#metrics.onScrape(() => this.#metrics.set('bearward_ready', this.#health.ready() ? 1 : 0))
     this.#status = { loadedAtMs: clock.now(), reload: undefined }
@@ -154,7 +154,8 @@ class Sidecar implements App {
   async reload({ config, locate }: LoadedConfig): Promise<void> {
     const faults = fixedFaults(this.#config, config)
     if (faults.length > 0) throw new ConfigError(faults.map(locate))
-    const next = createRuntime({ ...this.#context, config }, this.#runtime.parts)
+    const createHelper = await loadHelper(config)
+    const next = createRuntime({ ...this.#context, config, createHelper }, this.#runtime.parts)
     next.start()
     try {
       // Without keys the old one is no better than the new one.

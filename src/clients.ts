@@ -1,6 +1,7 @@
 import { isLoopback } from './config/hosts.ts'
 import type { Config } from './config/schema.ts'
 import { createConfiguredCallers } from './callers.ts'
+import { createSpending } from './client-spending.ts'
 import type { SecretReference } from './config/fields.ts'
 import { readSecret } from './config/secrets.ts'
 import { ConfigError, GrantError } from './errors.ts'
@@ -11,17 +12,13 @@ import {
   type ClientAuthenticationOptions,
 } from './helper/client-authentication.ts'
 import type { HelperClient, Validation } from './helper/clients.ts'
-import { createDevicePace } from './helper/device-pace.ts'
-import type { ExchangeMemory } from './helper/exchange.ts'
 import { createHelperHandler } from './helper/handler.ts'
-import { createOwnTokens } from './helper/own-tokens.ts'
 import { createRelease } from './helper/release.ts'
 import { revokeToken } from './helper/revocation.ts'
 import { createRotation } from './helper/rotation.ts'
 import type { Egress } from './issuer/egress.ts'
 import type { OpenIssuer, ProcessContext, RuntimeParts } from './parts.ts'
 import type { RequestHandler } from './server/listener.ts'
-import { createSpending } from './spending.ts'
 import type { AcceptedIssuer } from './token/issuers.ts'
 import { newRequestId } from './util/request-id.ts'
 import type { Shared } from './util/shared.ts'
@@ -83,15 +80,6 @@ export function createConfiguredHelper(
 function authMethodsOf({ helper }: Config): readonly string[] {
   const shared = Object.values(helper.callers).some(({ shared_secret: secret }) => secret !== undefined)
   return shared ? ['client_secret_basic', 'client_secret_post'] : ['none']
-}
-
-/** Creates what is remembered from one exchange to the next, whatever becomes of the configuration. */
-export function createExchangeMemory({ telemetry, clock }: ProcessContext): ExchangeMemory {
-  return {
-    devices: createDevicePace(clock),
-    ownTokens: createOwnTokens({ clock, onRenewalFailed: telemetry.renewalFailed }),
-    clock,
-  }
 }
 
 interface ClientParts {

@@ -1,12 +1,12 @@
 import { isIP } from 'node:net'
 import type { Config } from './config/schema.ts'
-import { readSealingKey } from './config/sealing-keys.ts'
 import { readSecret } from './config/secrets.ts'
 import { createBreaker } from './helper/breaker.ts'
 import { createRateLimiter } from './helper/rate-limit.ts'
-import { createSealer, type Sealer } from './helper/seal.ts'
-import { createSpender, type Sharing } from './helper/spend.ts'
-import type { Spending } from './helper/spending.ts'
+import { createDevicePace } from './helper/device-pace.ts'
+import type { ExchangeMemory } from './helper/exchange.ts'
+import { createOwnTokens } from './helper/own-tokens.ts'
+import { createSpender } from './helper/spend.ts'
 import { LONGEST_SPEND_MS, toKey, type KeptSpending, type ProcessContext, type RuntimeParts } from './parts.ts'
 import { createRedisStore, type RedisStoreOptions } from './store/redis.ts'
 import type { Store } from './store/store.ts'
@@ -70,39 +70,13 @@ function toRedisOptions({ redis, on_failure: onFailure }: StoreSettings, context
   }
 }
 
-/**
- * Connects what keeps the spending of one configuration safe.
- *
- * @throws ConfigError when a sealing key cannot be read
- */
-export function createSpending({ config, telemetry }: Context, { spending, store }: RuntimeParts): Spending {
-  const { spender, breaker, limiter } = spending
-  const sharing = store && toSharing(config, store.value)
+/** Creates what is remembered from one exchange to the next, whatever becomes of the configuration. */
+export function createExchangeMemory({ telemetry, clock }: ProcessContext): ExchangeMemory {
   return {
-    spend: (spend) => spender.spend(spend, sharing),
-    breaker,
-    limiter,
-    sealer: createConfiguredSealer(config),
-    onSealed: telemetry.refreshTokenSealed,
+    devices: createDevicePace(clock),
+    ownTokens: createOwnTokens({ clock, onRenewalFailed: telemetry.renewalFailed }),
+    clock,
   }
-}
-
-/** Beside two requests to the issuer and the wait for keys: its metadata, and the slowness of everything. */
-const REST_OF_SPEND_MS = 15_000
-
-function toSharing({ helper }: Config, store: Store): Sharing {
-  // A client whose secret was just rotated may ask twice.
-  const leaseMs = 2 * helper.timeout + helper.validation_wait + REST_OF_SPEND_MS
-  return { store, onFailure: helper.store?.on_failure ?? 'local', leaseMs }
-}
-
-function createConfiguredSealer({ helper: { sealing } }: Config): Sealer | undefined {
-  if (sealing === undefined) return undefined
-  return createSealer({
-    keys: sealing.key_files.map(readSealingKey),
-    bindToCaller: sealing.bind_to_caller,
-    acceptUnsealed: sealing.accept_unsealed,
-  })
 }
 
 /** Lets spends under way end, for a time in milliseconds, and closes what was shared. */
