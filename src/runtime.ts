@@ -119,7 +119,12 @@ function connectRooms(
   return {
     handleProxy: createProxyHandler({
       gate: createConfiguredGate(config, verifier, toIdentity),
-      forward: createForward(parts.upstream.value, tunnels, createConfiguredFilter(config)),
+      forward: createForward({
+        upstream: parts.upstream.value,
+        tunnels,
+        filter: createConfiguredFilter(config),
+        totalTimeoutMs: config.upstream.total_timeout,
+      }),
       record: telemetry.requestFinished,
       onUnexpected: telemetry.unexpectedError,
       isTrustedPeer: createTrust(config.listen.trusted_proxies),

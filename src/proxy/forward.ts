@@ -1,4 +1,4 @@
-import type { CodedError } from '../errors.ts'
+import { UpstreamError, type CodedError } from '../errors.ts'
 import type { Permit } from '../gate/permit.ts'
 import { readGrpcType, toGrpcStatus } from '../http/grpc.ts'
 import {
@@ -26,8 +26,19 @@ export type Forward = (permit: Permit, exchange: Exchange, onFailure: FailureHan
 
 type FailureHandler = (exchange: Exchange, error: CodedError) => void
 
+export interface ForwardOptions {
+  readonly upstream: Upstream
+  readonly tunnels: Tunnels
+  readonly filter: RequestFieldFilter
+  /**
+   * Longest time from the permit to the end of the response, whatever moves meanwhile, in milliseconds; 0 for no limit. Then
+   * `upstream_timeout`. WebSockets have none.
+   */
+  readonly totalTimeoutMs: number
+}
+
 /** Creates the one function that talks to the upstream. */
-export function createForward(upstream: Upstream, tunnels: Tunnels, filter: RequestFieldFilter): Forward {
+export function createForward({ upstream, tunnels, filter, totalTimeoutMs }: ForwardOptions): Forward {
   return (permit, exchange, onFailure) => {
     if (exchange.request.tunnel !== undefined) {
       return tunnels(toHttp1Head(permit, exchange, filter), exchange, onFailure)
@@ -35,8 +46,14 @@ export function createForward(upstream: Upstream, tunnels: Tunnels, filter: Requ
     const carrier = new Carrier(permit, exchange, filter, onFailure)
     exchange.carrier = carrier
     if (exchange.expectsContinue && carrier.body !== undefined) exchange.response.writeContinue()
+    if (totalTimeoutMs > 0) limitTime(carrier, exchange.response, totalTimeoutMs)
     upstream.dispatch(carrier)
   }
+}
+
+function limitTime(carrier: Carrier, response: CallerResponse, limitMs: number): void {
+  const timer = setTimeout(() => carrier.expire(), limitMs)
+  response.on('close', () => clearTimeout(timer))
 }
 
 /** A body that is complete and not longer than this leaves in one piece with the header. */
@@ -61,6 +78,7 @@ class Carrier implements UpstreamRequest {
   /** What came of the response, until it is known that all that came with it is good: a caller is told 502 rather than cut. */
   #head: Head | undefined = undefined
   #held: Buffer[] = NOTHING
+  #expired = false
 
   constructor(permit: Permit, exchange: Exchange, filter: RequestFieldFilter, onFailure: FailureHandler) {
     const { request } = exchange
@@ -91,6 +109,13 @@ class Carrier implements UpstreamRequest {
   cancel(): void {
     this.cancelled = true
     this.connection?.cancel()
+  }
+
+  /** It took too long, whoever's fault that is. */
+  expire(): void {
+    this.onFailure(new UpstreamError('upstream_timeout', { limit: 'total_timeout' }))
+    this.#expired = true
+    this.cancel()
   }
 
   onEarlyHints(fields: readonly string[]): void {
@@ -138,6 +163,7 @@ class Carrier implements UpstreamRequest {
   }
 
   onFailure(error: CodedError): void {
+    if (this.#expired) return
     if (this.#response.headersSent) this.#cut(error)
     this.#onFailure(this.#exchange, error)
   }

@@ -98,6 +98,83 @@ describe('past the limit', () => {
   })
 })
 
+describe('the time for a request in all', () => {
+  const startLimited = async (listen: Record<string, unknown> = {}) => {
+    const config = {
+      issuers: [{ issuer: issuer.issuer, audience: issuer.audience }],
+      upstream: { url: upstream.url, total_timeout: '1s', ...listen },
+    }
+    const sidecar = await startSidecar({ config })
+    await sidecar.ready()
+    return sidecar
+  }
+  const trickle: Handler = (_request, response) => {
+    const timer = setInterval(() => response.write('more '), 100)
+    response.on('close', () => clearInterval(timer))
+  }
+
+  it('ends in 504 while there is no response, and the upstream is told', async () => {
+    let left = false
+    handler = (_request, response) => void response.on('close', () => (left = true))
+    const sidecar = await startLimited()
+    const response = await call(sidecar)
+    expect(response.status).toBe(504)
+    expect(await response.json()).toMatchObject({ code: 'upstream_timeout' })
+    await expect.poll(() => left).toBe(true)
+    expect(sidecar.lastRequest()).toMatchObject({
+      code: 'upstream_timeout',
+      status: 504,
+      detail: { limit: 'total_timeout' },
+    })
+    handler = ok
+    expect((await call(sidecar)).status).toBe(200)
+  })
+
+  it('ends in a cut response, however lively that is, and counts once', async () => {
+    handler = trickle
+    const sidecar = await startLimited()
+    const response = await call(sidecar)
+    expect(response.status).toBe(200)
+    await expect(response.text()).rejects.toThrow()
+    await expect.poll(() => sidecar.lastRequest()).toMatchObject({ code: 'upstream_timeout' })
+    const metrics = await sidecar.metrics()
+    expect(metrics).toMatch(/bearward_requests_total\{rule="default",code="upstream_timeout",status_class="2xx"\} 1/)
+    expect(metrics).not.toContain('code="caller_gone"')
+    expect(metrics).toMatch(/bearward_requests_in_flight 0/)
+  })
+
+  it('ends an upload that goes on and on', async () => {
+    handler = (request) => void request.on('error', () => undefined).resume()
+    const sidecar = await startLimited()
+    const { socket, received } = await openRaw(sidecar.proxyPort)
+    socket.on('error', () => undefined)
+    socket.write(
+      `POST /a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${issuer.signAccessToken()}\r\nContent-Length: 100000\r\n\r\n`,
+    )
+    const timer = setInterval(() => socket.write('more'), 100)
+    await expect.poll(received, { timeout: 10_000 }).toMatch(/^HTTP\/1\.1 504 [\s\S]*upstream_timeout/)
+    clearInterval(timer)
+    socket.destroy()
+  })
+
+  it('is none for a request that ended before', async () => {
+    handler = ok
+    const sidecar = await startLimited()
+    expect((await call(sidecar)).status).toBe(200)
+    await new Promise((resolve) => setTimeout(resolve, 1_300))
+    expect((await call(sidecar)).status).toBe(200)
+    expect(await sidecar.metrics()).not.toContain('code="upstream_timeout"')
+  })
+
+  it('includes the wait for a connection to the upstream', async () => {
+    handler = trickle
+    const sidecar = await startLimited({ connections: 1 })
+    const [first, second] = await Promise.all([call(sidecar), call(sidecar)])
+    expect([first.status, second.status].sort()).toEqual([200, 504])
+    await expect(Promise.all([first.text(), second.text()])).rejects.toThrow()
+  })
+})
+
 /** Which timer the system runs for a connection, as `/proc/net/tcp` tells: `02` is that of keep-alive. */
 function timerOf(localPort: number, remotePort: number): string | undefined {
   const hex = (port: number) => `:${port.toString(16).toUpperCase().padStart(4, '0')}`
