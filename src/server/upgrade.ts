@@ -19,7 +19,8 @@ export function prepareUpgrade(request: IncomingMessage, socket: Duplex): Server
   const response = new ServerResponse(request)
   response.shouldKeepAlive = false
   response.on('finish', () => {
-    response.detachSocket(request.socket)
+    // What it was given: on Node 26 not the connection itself while a body is on its way, but a stream around it.
+    if (response.socket !== null) response.detachSocket(response.socket)
     socket.end()
     linger(socket)
     process.nextTick(() => response.emit('close'))

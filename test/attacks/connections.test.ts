@@ -62,6 +62,19 @@ describe('a switch to another protocol', () => {
     expect(await target.attack(bytes)).toMatchObject({ statuses: [400], backend: [], closed: true })
   })
 
+  it.each([
+    ['a length', 'Content-Length: 500\r\n', 'part'],
+    ['chunks', 'Transfer-Encoding: chunked\r\n', '5\r\nhel'],
+  ])('with a body of %s that is still on its way: refused', async (_what, fields, body) => {
+    const faults: unknown[] = []
+    const note = (error: unknown) => void faults.push(error)
+    process.on('uncaughtException', note)
+    const bytes = request('GET /public/a', WEBSOCKET + fields, body)
+    expect(await target.attack(bytes)).toMatchObject({ statuses: [400], backend: [], closed: true })
+    process.off('uncaughtException', note)
+    expect(faults).toEqual([])
+  })
+
   it.each(['HTTP/1.0', 'HTTP/0.9'])('in %s: refused or without a tunnel', async (version) => {
     const bytes = `GET /public/a ${version}\r\n${HOST}${WEBSOCKET}\r\n${HIDDEN}`
     const { backend, closed } = await target.attack(bytes)
