@@ -57,6 +57,7 @@ describe('the smallest file', () => {
       url: 'http://127.0.0.1:3000',
       connect_timeout: 3_000,
       response_timeout: 60_000,
+      total_timeout: 0,
       idle_timeout: 900_000,
       connections: 256,
     })
