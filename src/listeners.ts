@@ -1,6 +1,12 @@
 import type { Config } from './config/schema.ts'
 import type { CallerHandler } from './server/caller.ts'
-import { createListener, type ListenAddress, type Listener, type ListenerLimits, type RequestHandler } from './server/listener.ts'
+import {
+  createListener,
+  type ListenAddress,
+  type Listener,
+  type ListenerLimits,
+  type RequestHandler,
+} from './server/listener.ts'
 import { createProxyListener } from './server/proxy-listener.ts'
 import { createTlsSource, type TlsSource } from './server/tls.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'

@@ -13,8 +13,11 @@ export interface BodySink {
 
 /** Longest line between chunks, in bytes. */
 const MAX_LINE_BYTES = 1024
-/** Eight digits are 4 GiB in one chunk; what follows a semicolon is read over (RFC 9112 §7.1.1). */
-const CHUNK_SIZE = /^([0-9a-fA-F]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?$/
+/** A size and its extensions, which are read over (RFC 9112 §7.1.1). Eight digits are 4 GiB in one chunk. */
+const STRICT_SIZE =
+  /^([0-9a-fA-F]{1,8})(?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\\x00-\x1f\x7f]*"))?)*$/
+/** As servers write them, with blanks anywhere. */
+const LENIENT_SIZE = /^([0-9a-fA-F]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?$/
 
 type State = 'length' | 'close' | 'chunk-size' | 'chunk' | 'chunk-end' | 'trailers' | 'done'
 
@@ -31,10 +34,15 @@ export class BodyReader {
   #trailerBytes = 0
   #trailers: string[] | undefined = undefined
   readonly #maxTrailerBytes: number
+  readonly #chunkSize: RegExp
 
-  /** @param maxTrailerBytes - all trailer fields of a body together */
-  constructor(maxTrailerBytes: number) {
+  /**
+   * @param maxTrailerBytes - all trailer fields of a body together
+   * @param kind - what the bodies are of: in a request nothing passes that another parser may read differently
+   */
+  constructor(maxTrailerBytes: number, kind: 'request' | 'response') {
     this.#maxTrailerBytes = maxTrailerBytes
+    this.#chunkSize = kind === 'request' ? STRICT_SIZE : LENIENT_SIZE
   }
 
   /** @param length - bytes, more than 0, of a body whose length is known */
@@ -123,7 +131,7 @@ export class BodyReader {
       this.#state = 'chunk-size'
       return
     }
-    const size = CHUNK_SIZE.exec(line)?.[1]
+    const size = this.#chunkSize.exec(line)?.[1]
     if (size === undefined) throw new MessageFault('chunk size')
     this.#left = parseInt(size, 16)
     this.#trailerBytes = 0

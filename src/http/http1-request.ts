@@ -25,10 +25,12 @@ export interface Http1Request {
 
 const REQUEST_LINE = /^([A-Z-]{1,32}) ([\x21-\x7e]+) HTTP\/1\.([01])$/
 /** A path, the form with a scheme, or the asterisk (RFC 9112 §3.2). */
-const TARGET = /^(?:\/|\*$|[a-z][a-z0-9+.-]*:\/\/)/i
+const TARGET = /^(?:\/|\*$|[a-z]+:\/\/(?:[\w.~:-]*@)?[\w.~:[\]-]*(?:[/?]|$))/i
 const KNOWN_METHODS: ReadonlySet<string> = new Set(METHODS)
 /** Bytes that no head holds: control characters, and line breaks that are not CRLF. */
 const ILLEGAL = /[^\t\r\n\x20-\x7e\x80-\xff]|\r(?!\n|$)|(?<!\r)\n/
+
+const TAB = 0x09
 
 interface Draft {
   length: number | undefined
@@ -70,6 +72,8 @@ export function readHttp1Request(text: string): Http1Request {
     const name = fields[fields.length - 2] as string
     // By length first: only few names matter, and most fields are none of them.
     if (NAME_LENGTHS[name.length] === 1) note(name.toLowerCase(), fields[fields.length - 1] as string, draft)
+    // To some parsers a tab there belongs to the coding.
+    if (draft.chunked && name.length === 17 && text.charCodeAt(at - 3) === TAB) draft.reason = 'transfer-encoding'
   }
   return complete(match as unknown as RequestLine, fields, draft)
 }
@@ -78,8 +82,6 @@ type RequestLine = readonly [string, method: string, target: string, minorVersio
 
 function complete([, method, target, minor]: RequestLine, fields: string[], draft: Draft): Http1Request {
   const { length = 0, chunked, connection, expected } = draft
-  const reason = draft.reason ?? findFrameFault(minor, draft)
-  const fault = method === 'CONNECT' ? refusal('method_not_supported', { method }) : undefined
   return {
     method,
     target,
@@ -87,10 +89,10 @@ function complete([, method, target, minor]: RequestLine, fields: string[], draf
     fields,
     framing: chunked ? 'chunked' : length > 0 ? 'length' : 'none',
     length,
-    persistent: minor === '1' ? !names(connection, CLOSE) : names(connection, KEEP_ALIVE) && !names(connection, CLOSE),
+    persistent: !names(connection, CLOSE) && (minor === '1' || names(connection, KEEP_ALIVE)),
     expectsContinue: minor === '1' && expected === ',100-continue',
     upgrades: minor === '1' && draft.hasUpgrade && names(connection, UPGRADE),
-    fault: reason === undefined ? fault : refusal('header_invalid', { reason }),
+    fault: findFault(method, minor, draft),
   }
 }
 
@@ -103,8 +105,14 @@ function names(connection: string, option: RegExp): boolean {
   return connection !== '' && option.test(connection)
 }
 
+function findFault(method: string, minor: '0' | '1', draft: Draft): Refusal | undefined {
+  const reason = draft.reason ?? findContradiction(minor, draft)
+  if (reason !== undefined) return refusal('header_invalid', { reason })
+  return method === 'CONNECT' ? refusal('method_not_supported', { method }) : undefined
+}
+
 /** Where two fields, or a field and the version, say different things about the end of the body (RFC 9112 §6.1 and §6.3). */
-function findFrameFault(minor: '0' | '1', { length, chunked }: Draft): string | undefined {
+function findContradiction(minor: '0' | '1', { length, chunked }: Draft): string | undefined {
   if (!chunked) return undefined
   if (length !== undefined) return 'content-length beside transfer-encoding'
   return minor === '0' ? 'transfer-encoding in HTTP/1.0' : undefined

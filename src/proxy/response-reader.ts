@@ -28,7 +28,7 @@ export class ResponseReader {
   #state: State = 'done'
   #sink: ResponseSink | undefined
   #isHeadRequest = false
-  readonly #body = new BodyReader(MAX_HEAD_BYTES)
+  readonly #body = new BodyReader(MAX_HEAD_BYTES, 'response')
   /** Text of a head that is not complete yet. */
   #pending = ''
   #reusable = false

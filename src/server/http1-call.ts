@@ -73,8 +73,8 @@ export class Http1Call implements CallerRequest, CallerResponse {
   on(event: 'data', listener: (chunk: Buffer) => void): this
   on(event: 'end' | 'error' | 'close', listener: () => void): this
   on(event: string, listener: (...parts: never[]) => void): this {
-    if (event === 'close') this.#listenToClose(listener as () => void)
-    else if (event === 'end') this.#onEnd = listener as () => void
+    if (event === 'close') this.#listenToClose(listener)
+    else if (event === 'end') this.#onEnd = listener
     else if (event === 'data') {
       this.#onData = listener as (chunk: Buffer) => void
       this.#want()
@@ -154,21 +154,19 @@ export class Http1Call implements CallerRequest, CallerResponse {
 
   writeEarlyHints({ link }: { link: string[] }): void {
     let head = 'HTTP/1.1 103 Early Hints\r\n'
-    for (const value of link) head += `Link: ${value}\r\n`
+    for (const value of link) {
+      if (!value.startsWith('<')) throw new TypeError('not a link')
+      head += `Link: ${value}\r\n`
+    }
     this.#host.socket.write(`${head}\r\n`, 'latin1')
   }
 
   writeHead(status: number, fields: readonly string[]): void {
     let head = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'Unknown'}\r\n`
-    let hasDate = false
-    for (let i = 0; i < fields.length; i += 2) {
-      const name = fields[i] as string
-      head += `${name}: ${fields[i + 1] as string}\r\n`
-      if (name.length === 4) hasDate ||= name.toLowerCase() === 'date'
-      else if (name.length === 14 && name.toLowerCase() === 'content-length') this.#framing = 'length'
-    }
-    if (!hasDate) head += `Date: ${httpDate()}\r\n`
+    for (let i = 0; i < fields.length; i += 2) head += `${fields[i] as string}: ${fields[i + 1] as string}\r\n`
+    if (!holds(fields, 'date')) head += `Date: ${httpDate()}\r\n`
     if (status === 204 || status === 304 || this.method === 'HEAD') this.#framing = 'none'
+    else if (holds(fields, 'content-length')) this.#framing = 'length'
     // Whether the body that was announced comes now or the next request, nobody can tell.
     if (this.#expectsContinue && !this.#continued) this.shouldKeepAlive = false
     this.statusCode = status
@@ -262,6 +260,14 @@ export class Http1Call implements CallerRequest, CallerResponse {
     this.shouldKeepAlive = false
     return ''
   }
+}
+
+function holds(fields: readonly string[], name: string): boolean {
+  for (let i = 0; i < fields.length; i += 2) {
+    const candidate = fields[i] as string
+    if (candidate.length === name.length && candidate.toLowerCase() === name) return true
+  }
+  return false
 }
 
 /** One character per byte. */

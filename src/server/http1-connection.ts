@@ -62,7 +62,7 @@ export class Http1Connection implements Http1Host {
     this.socket = socket
     this.keepAliveFields = owner.keepAliveFields
     this.#owner = owner
-    this.#body = new BodyReader(owner.limits.headerBytes)
+    this.#body = new BodyReader(owner.limits.headerBytes, 'request')
     // Kept, since a closed socket does not know it any more.
     this.#peer = socket.remoteAddress ?? ''
     socket.on('data', this.#onData)
@@ -71,12 +71,7 @@ export class Http1Connection implements Http1Host {
     socket.on('close', this.#onClose)
   }
 
-  /** Whether a request is under way, one that became a tunnel included. */
-  get busy(): boolean {
-    return this.#call !== undefined
-  }
-
-  /** The request under way. */
+  /** The request under way, one that became a tunnel included. */
   get call(): Http1Call | undefined {
     return this.#call
   }
@@ -124,7 +119,8 @@ export class Http1Connection implements Http1Host {
     if (text.startsWith('PRI') && this.#isHttp2(text)) return
     const start = skipEmptyLines(text)
     const end = text.indexOf(END_OF_HEAD, Math.max(start, before - 3))
-    if ((end === -1 ? text.length : end) - start > this.#owner.limits.headerBytes) return this.#refuse('header_too_large')
+    if ((end === -1 ? text.length : end) - start > this.#owner.limits.headerBytes)
+      return this.#refuse('header_too_large')
     if (end === -1) return this.#await(text, start, before)
     this.#text = ''
     const next = end + END_OF_HEAD.length - before
@@ -240,10 +236,11 @@ export class Http1Connection implements Http1Host {
   #next(): void {
     this.#phase = 'head'
     this.#sinceMs = performance.now()
+    // Whoever could not take the last part of the body does not ask for more.
+    if (this.socket.isPaused()) this.socket.resume()
     const held = this.#held
     if (held.length === 0) return
     this.#held = NOTHING
-    this.socket.resume()
     this.#onData(held)
   }
 
