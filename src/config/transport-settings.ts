@@ -1,6 +1,7 @@
 /** The settings of connections: to the backend, from callers, and the limits on them. */
 import * as v from 'valibot'
-import { address, addressOrSocket, count, duration, flag, list, section, size, text, upstreamUrl } from './fields.ts'
+import { address, addressOrSocket, upstreamUrl } from './address-fields.ts'
+import { count, duration, flag, list, section, size, text } from './fields.ts'
 
 export const upstream = section('The backend. May be written as the URL alone.', {
   url: upstreamUrl(
