@@ -37,7 +37,7 @@ export class ResponseReader {
   /** What the head of the last response announced; see ResponseHead. */
   keepAliveMs: number | undefined
   /** Whether the body of the last response may be silent for as long as it likes. */
-  isEventStream = false
+  mayBeSilent = false
 
   /** Begins to read the response to a request. */
   expect(method: string, sink: ResponseSink): void {
@@ -48,7 +48,7 @@ export class ResponseReader {
     this.#reusable = false
     this.#touched = false
     this.#interim = 0
-    this.isEventStream = false
+    this.mayBeSilent = false
   }
 
   /** Whether a response is wanted that is not complete. */
@@ -131,7 +131,7 @@ export class ResponseReader {
     this.#reusable = head.persistent && (bodiless || framing !== 'close')
     this.#state = empty ? 'done' : 'body'
     this.keepAliveMs = head.keepAliveMs
-    this.isEventStream = head.isEventStream
+    this.mayBeSilent = head.mayBeSilent
     const sink = this.#sink as ResponseSink
     this.#sink = undefined
     if (!empty) this.#body.begin(framing, length, sink)

@@ -261,6 +261,7 @@ describe('document 000, the device flow', () => {
     expect(status).toBe(200)
     expect(body).toMatchObject({ expires_in: 900, interval: 5, verification_uri: `${auth0.issuer}activate` })
     const deviceCode = body['device_code'] as string
+    expect((await poll(deviceCode)).body).toMatchObject({ error: 'authorization_pending' })
     expect((await poll(deviceCode)).body).toMatchObject({ error: 'slow_down' })
     setTimeout(() => auth0.approve(body['user_code'] as string), 1_000)
     const answer = await sendHar(document(deviceCode), sidecar.helper, (har) => {

@@ -78,6 +78,7 @@ describe('the flow of a device', () => {
   it('asks the issuer once in an interval, and ends with tokens', async () => {
     const { body: device } = await begin()
     const before = issuer.requests.token
+    await poll(device['device_code'])
     const early = await poll(device['device_code'])
     expect(early).toMatchObject({ status: 400, body: { error: 'slow_down', code: 'slow_down' } })
     expect(early.headers.get('retry-after')).toBe('5')
@@ -99,6 +100,38 @@ describe('the flow of a device', () => {
     expect(body).toMatchObject({ token_type: 'Bearer', expires_in: 600, id_token: expect.any(String) as string })
     expect(issuer.requests.token).toBe(before + 2)
     expect(lastExchange()).toMatchObject({ client: 'cli', grant: 'device_code', code: 'ok' })
+  })
+
+  it('is pending at its first poll, however early, and only that one costs the caller nothing', async () => {
+    const { body: device } = await begin()
+    const before = issuer.requests.token
+    const first = await poll(device['device_code'])
+    expect(first).toMatchObject({
+      status: 400,
+      body: { error: 'authorization_pending', code: 'authorization_pending' },
+    })
+    clock.advance(3_000)
+    const second = await poll(device['device_code'])
+    expect(second).toMatchObject({ status: 400, body: { error: 'slow_down' } })
+    expect(second.headers.get('retry-after')).toBe('2')
+    expect(issuer.requests.token).toBe(before)
+
+    // The interval began with the code and is over, and the issuer was not asked before.
+    await issuer.decideDevice(String(device['user_code']))
+    clock.advance(2_000)
+    expect((await poll(device['device_code'])).status).toBe(200)
+    expect(issuer.requests.token).toBe(before + 1)
+  })
+
+  it('has one first poll, whether or not it came early', async () => {
+    const { body: device } = await begin()
+    clock.advance(5_000)
+    expect((await poll(device['device_code'])).body['error']).toBe('authorization_pending')
+    expect((await poll(device['device_code'])).body['error']).toBe('slow_down')
+
+    const { body: other } = await begin()
+    const together = await Promise.all([poll(other['device_code']), poll(other['device_code'])])
+    expect(together.map(({ body }) => body['error']).sort()).toEqual(['authorization_pending', 'slow_down'])
   })
 
   it('may be waited for in one request', async () => {
@@ -269,6 +302,7 @@ describe('whatever an issuer says, the caller hears the words of RFC 8628:', () 
       refused(400, 'authorization_pending'),
     )
     await begin('scripted')
+    expect((await poll('d', { client_id: 'scripted' })).body['error']).toBe('authorization_pending')
     const early = await poll('d', { client_id: 'scripted' })
     expect(early.headers.get('retry-after')).toBe('8')
     expect(scripted.seen.at(-1)?.path).toBe('/device')

@@ -159,29 +159,68 @@ describe('two replicas with one Redis', () => {
   })
 
   test(
-    'of which the one that spends is killed: the other does not spend, and says that it is not known',
+    'of which the one that spends is killed: the other soon says that it is not known, and does not spend for long',
     { timeout: 90_000 },
     async () => {
-      const [a, b] = await startProcesses(await startRedisWithPassword(), {
-        more: { timeout: '4s', validation_wait: '0s' },
-      })
+      const redis = await startRedisWithPassword()
+      const [a, b] = await startProcesses(redis, { more: { timeout: '20s', validation_wait: '0s' } })
       const token = await issuer.signIn()
-      issuer.delayTokens(3_000)
+      issuer.delayTokens(8_000)
       const count = await spends(async () => {
         const before = issuer.requests.token
         const lost = refreshAt(a.helper, token).catch(() => undefined)
         await asked(before)
         const elsewhere = refreshAt(b.helper, token)
-        await pause(500)
+        await pause(2_500)
         a.command.child.kill('SIGKILL')
         expect(await lost).toBeUndefined()
-        expect(await elsewhere).toMatchObject({
+        const unknown = {
           status: 502,
           body: { error: 'temporarily_unavailable', code: 'outcome_unknown' },
-        })
+        }
+        expect(await elsewhere).toMatchObject(unknown)
+        expect(await b.said('exchange')).toMatchObject({ detail: { reason: 'owner_silent' } })
+        // What the lease says, that the token may be spent, has its whole time: 55 s with these settings.
+        const left = Number(/bearward:l\.[^]*?\r\n:(\d+)\r/.exec(await redis.dump())?.[1])
+        expect(left).toBeGreaterThan(25_000)
+        expect(await refreshAt(b.helper, token)).toMatchObject(unknown)
       })
       expect(count).toBe(1)
-      expect(await b.said('exchange')).toMatchObject({ detail: { reason: 'lease_ended' } })
+    },
+  )
+
+  test(
+    'of which the one that spends stands still: while that is short, all get its answer; then nobody spends either',
+    { timeout: 90_000 },
+    async () => {
+      const [a, b] = await startProcesses(await startRedisWithPassword())
+      const frozenFor = async (ms: number) => {
+        const token = await issuer.signIn()
+        const before = issuer.requests.token
+        const here = refreshAt(a.helper, token)
+        await asked(before)
+        await pause(1_500)
+        const elsewhere = refreshAt(b.helper, token)
+        await pause(500)
+        a.command.child.kill('SIGSTOP')
+        await pause(ms)
+        a.command.child.kill('SIGCONT')
+        return Promise.all([here, elsewhere])
+      }
+      issuer.delayTokens(4_000)
+      let short: TokenAnswer[] = []
+      let long: TokenAnswer[] = []
+      const count = await spends(async () => {
+        short = await frozenFor(3_000)
+        long = await frozenFor(11_000)
+      })
+      expect(count).toBe(2)
+      expect(distinct(short)).toHaveLength(1)
+      expect(short[0]?.status).toBe(200)
+      expect(long[0]?.status).toBe(200)
+      expect(long[1]).toMatchObject({ status: 502, body: { code: 'outcome_unknown' } })
+      issuer.delayTokens(0)
+      await expectAlive(b.helper, long[0])
     },
   )
 
@@ -419,6 +458,33 @@ describe('a Redis that stops', () => {
     })
     expect(count).toBe(2)
   })
+
+  test(
+    '(frozen) in the middle of a spend for longer than an owner may be silent: nobody takes it for dead',
+    { timeout: 60_000 },
+    async () => {
+      const redis = await startRedisWithPassword()
+      const [a, b] = await startReplicas(redis, { onFailure: 'refuse' })
+      const token = await issuer.signIn()
+      issuer.delayTokens(17_000)
+      let answers: TokenAnswer[] = []
+      const count = await spends(async () => {
+        const before = issuer.requests.token
+        const here = refreshAt(a.helper, token)
+        await asked(before)
+        const elsewhere = refreshAt(b.helper, token)
+        await pause(1_500)
+        redis.freeze()
+        await pause(10_000)
+        redis.thaw()
+        answers = await Promise.all([here, elsewhere])
+      })
+      expect(count).toBe(1)
+      expect(distinct(answers)).toHaveLength(1)
+      issuer.delayTokens(0)
+      await expectAlive(b.helper, answers[0])
+    },
+  )
 
   test('(killed, and started empty) in the middle of a spend: nobody spends again, and all get the answer', async () => {
     const redis = await startRedisWithPassword()
