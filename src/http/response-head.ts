@@ -11,8 +11,8 @@ export interface ResponseHead {
   readonly persistent: boolean
   /** Milliseconds after which the server closes an idle connection, as it announced; `undefined` when it did not. */
   readonly keepAliveMs: number | undefined
-  /** Whether the body is a stream of events, which may be silent for as long as nothing happens. */
-  readonly isEventStream: boolean
+  /** Whether the body may be silent for as long as nothing happens: a stream of events, or of gRPC. */
+  readonly mayBeSilent: boolean
 }
 
 /** The peer does not speak HTTP/1.1, or not in a way that can be read in one way only. The text is for the log. */
@@ -32,7 +32,7 @@ interface Draft {
   chunked: boolean
   persistent: boolean
   keepAliveMs: number | undefined
-  isEventStream: boolean
+  mayBeSilent: boolean
 }
 
 /**
@@ -54,13 +54,13 @@ export function readResponseHead(text: string): ResponseHead {
     chunked: false,
     persistent: match[1] === '1',
     keepAliveMs: undefined,
-    isEventStream: false,
+    mayBeSilent: false,
   }
   for (let start = lineEnd + 2; start < text.length;) start = readField(text, start, draft)
-  const { status, fields, length, chunked, persistent, keepAliveMs, isEventStream } = draft
+  const { status, fields, length, chunked, persistent, keepAliveMs, mayBeSilent } = draft
   if (chunked && length >= 0) throw new ResponseFault('Content-Length beside Transfer-Encoding')
   const framing = chunked ? 'chunked' : length >= 0 ? 'length' : 'close'
-  return { status, fields, framing, length, persistent, keepAliveMs, isEventStream }
+  return { status, fields, framing, length, persistent, keepAliveMs, mayBeSilent }
 }
 
 /** Reads one field; returns where the next begins. */
@@ -76,16 +76,18 @@ function readField(text: string, start: number, draft: Draft): number {
   if (name.length === 14) readLength(name, value, draft)
   else if (name.length === 17) readCoding(name, value, draft)
   else if (name.length === 10) readConnection(name, value, draft)
-  else if (name.length === 12 && isEventStream(value) && name.toLowerCase() === 'content-type')
-    draft.isEventStream = true
+  else if (name.length === 12 && allowsSilence(value) && name.toLowerCase() === 'content-type') draft.mayBeSilent = true
   return end + 2
 }
 
-const EVENT_STREAM = /^text\/event-stream(?![^\s;])/i
+const SILENT_TYPE = /^(?:text\/event-stream|application\/grpc(?:[+-][\w.+-]*)?)(?![^\s;])/i
 
-/** Whether a Content-Type is that of server-sent events (HTML §9.2). */
-export function isEventStream(contentType: string): boolean {
-  return EVENT_STREAM.test(contentType)
+/**
+ * Whether a response of this Content-Type may be silent for as long as it likes: server-sent events (HTML §9.2), and gRPC,
+ * whose streams may wait for hours for the next message, and whose calls have deadlines of their own.
+ */
+export function allowsSilence(contentType: string): boolean {
+  return SILENT_TYPE.test(contentType)
 }
 
 /**

@@ -160,8 +160,8 @@ export class Connection implements Carriage {
     const { idleTimeoutMs } = this.#options
     if (!this.#reader.begun) return
     this.#awaitsCaller = false
-    // A stream of events is silent while nothing happens.
-    const isFree = idleTimeoutMs === 0 || this.#reader.isEventStream
+    // A stream of events, or of gRPC, is silent while nothing happens.
+    const isFree = idleTimeoutMs === 0 || this.#reader.mayBeSilent
     this.#deadlineMs = isFree ? Infinity : performance.now() + idleTimeoutMs
   }
 

@@ -46,7 +46,7 @@ export class ResponseReader {
   /** What the head of the last response announced; see ResponseHead. */
   keepAliveMs: number | undefined
   /** Whether the body of the last response may be silent for as long as it likes. */
-  isEventStream = false
+  mayBeSilent = false
 
   /** Begins to read the response to a request. */
   expect(method: string, sink: ResponseSink): void {
@@ -57,7 +57,7 @@ export class ResponseReader {
     this.#reusable = false
     this.#touched = false
     this.#interim = 0
-    this.isEventStream = false
+    this.mayBeSilent = false
   }
 
   /** Whether a response is wanted that is not complete. */
@@ -144,7 +144,7 @@ export class ResponseReader {
     this.#state = empty ? 'done' : FIRST_STATE[framing]
     this.#left = length
     this.keepAliveMs = head.keepAliveMs
-    this.isEventStream = head.isEventStream
+    this.mayBeSilent = head.mayBeSilent
     this.#sink?.onHead(head, more || empty)
     if (empty) this.#finish()
   }
