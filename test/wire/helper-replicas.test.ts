@@ -6,24 +6,22 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { loadConfigWithPlaces } from '../../src/config/load.ts'
 import { startServing, type Serving } from '../deploy/serving.ts'
-import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { isRedisInstalled, startRedis, stopRedis, type FakeRedis } from '../fakes/redis.ts'
 import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
+import { countSpends, startSurroundings, toHelperConfig, type Surroundings } from '../fakes/surroundings.ts'
 import { distinct, pause, refreshAt, type TokenAnswer } from '../fakes/token-request.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 
 const test = isRedisInstalled() ? it : it.skip
 const PASSWORD = 'canary-redis-password-52e8'
 const CANNOT = /^the store cannot be used/
 const folder = mkdtempSync(join(tmpdir(), 'bearward-'))
 
-let issuer: AuthorizationServer
-let upstream: FakeUpstream
+let issuer: Surroundings['issuer']
+let upstream: Surroundings['upstream']
 const processes: Serving[] = []
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
-  upstream = await startUpstream()
+  ;({ issuer, upstream } = await startSurroundings())
 })
 
 afterEach(async () => {
@@ -50,10 +48,8 @@ interface Setting {
   readonly more?: Readonly<Record<string, unknown>>
 }
 
-const toConfig = (redis: FakeRedis, { onFailure = 'local', more = {} }: Setting = {}) => ({
-  issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-  upstream: upstream.url,
-  helper: {
+const toConfig = (redis: FakeRedis, { onFailure = 'local', more = {} }: Setting = {}) =>
+  toHelperConfig(issuer, upstream, {
     timeout: '20s',
     clients: {
       web: { client_id: 'web', client_secret: { env: 'WEB_SECRET' } },
@@ -65,12 +61,15 @@ const toConfig = (redis: FakeRedis, { onFailure = 'local', more = {} }: Setting 
       },
     },
     store: {
-      redis: { url: `redis://127.0.0.1:${redis.port}`, password: { env: 'REDIS_PASSWORD' }, command_timeout: '500ms' },
+      redis: {
+        url: `redis://127.0.0.1:${redis.port}`,
+        password: { env: 'REDIS_PASSWORD' },
+        command_timeout: '500ms',
+      },
       on_failure: onFailure,
     },
     ...more,
-  },
-})
+  })
 
 const toEnvironment = () => ({
   WEB_SECRET: issuer.clients.web.secret,
@@ -108,12 +107,8 @@ async function startProcesses(redis: FakeRedis, setting?: Setting): Promise<[Ser
 const storeLines = (sidecar: FakeSidecar) => sidecar.logLines().filter(({ msg }) => String(msg).startsWith('the store'))
 const many = (times: number, run: () => Promise<TokenAnswer>) => Array.from({ length: times }, run)
 
-/** How many requests the token endpoint got meanwhile. */
-async function spends(run: () => Promise<unknown>): Promise<number> {
-  const before = issuer.requests.token
-  await run()
-  return issuer.requests.token - before
-}
+/** How many requests the token endpoint gets meanwhile. */
+const spends = (run: () => Promise<unknown>) => countSpends(issuer, run)
 
 /** Waits until the issuer got one request more than it had. */
 const asked = (before: number) => expect.poll(() => issuer.requests.token, { timeout: 10_000 }).toBe(before + 1)
