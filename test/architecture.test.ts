@@ -59,6 +59,7 @@ interface Source {
   readonly path: string
   readonly imports: readonly string[]
   readonly code: string
+  readonly lines: number
 }
 
 const sources: Source[] = readdirSync(SRC, { recursive: true, encoding: 'utf8' })
@@ -67,7 +68,7 @@ const sources: Source[] = readdirSync(SRC, { recursive: true, encoding: 'utf8' }
     const text = readFileSync(join(SRC, path), 'utf8')
     const code = text.replace(/\/\*[\s\S]*?\*\//g, '').replace(/(^|\s)\/\/.*$/gm, '')
     const imports = [...code.matchAll(/(?:from|import\()\s*'([^']+)'/g)].map((match) => match[1] as string)
-    return { path, imports, code }
+    return { path, imports, code, lines: text.trimEnd().split('\n').length }
   })
 
 const roomOf = (path: string) => path.split('/')[0] as string
@@ -141,6 +142,10 @@ describe('the house', () => {
       .filter(({ path, code }) => pattern.test(code) && !isWithin(path, places))
       .map(({ path }) => path)
     expect(found).toEqual([])
+  })
+
+  it('has no file of more than 300 lines', () => {
+    expect(sources.filter(({ lines }) => lines > 300).map(({ path, lines }) => `${path}: ${lines}`)).toEqual([])
   })
 
   it('names no file or folder after a drawer', () => {

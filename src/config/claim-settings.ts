@@ -1,6 +1,7 @@
 /** The settings of an issuer that say which of its tokens are accepted and what their claims mean. */
 import * as v from 'valibot'
-import { audience, claimPath, duration, flag, instant, list, oneOf, pattern, scalar, section, text } from './fields.ts'
+import { audience, claimPath, instant, scalar } from './claim-fields.ts'
+import { duration, flag, list, oneOf, pattern, section, text } from './fields.ts'
 
 /** Well-known issuers whose peculiarities are built in; presets.ts has their settings. */
 export const PRESETS = [

@@ -1,6 +1,7 @@
 /** The settings of the token helper: whose grants it spends, which ones, and how it authenticates for that. */
 import * as v from 'valibot'
-import { duration, list, oneOf, pattern, secret, section, text, url } from './fields.ts'
+import { url } from './address-fields.ts'
+import { duration, list, oneOf, pattern, secret, section, text } from './fields.ts'
 import { name } from './names.ts'
 import { sealing, spending, store } from './spending-settings.ts'
 

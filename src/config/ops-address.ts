@@ -2,7 +2,7 @@ import * as v from 'valibot'
 import { ConfigError } from '../errors.ts'
 import { readDocument } from './document.ts'
 import type { Environment } from './env.ts'
-import { address, type Address } from './fields.ts'
+import { address, type Address } from './address-fields.ts'
 import { schema } from './schema.ts'
 
 export interface OpsAddressOptions {

@@ -1,6 +1,8 @@
 /** The one description of the configuration file: shape, units, defaults and text. Types, checks and papers come from it. */
 import * as v from 'valibot'
-import { claimPath, duration, flag, list, oneOf, pattern, scalar, section, size, text, url } from './fields.ts'
+import { url } from './address-fields.ts'
+import { claimPath, scalar } from './claim-fields.ts'
+import { duration, flag, list, oneOf, pattern, section, size, text } from './fields.ts'
 import { claimSettings } from './claim-settings.ts'
 import { helper } from './helper-settings.ts'
 import { keySettings } from './key-settings.ts'

@@ -1,6 +1,7 @@
 /** The settings of connections: to the backend, from callers, and the limits on them. */
 import * as v from 'valibot'
-import { address, addressOrSocket, count, duration, flag, list, section, size, text, upstreamUrl } from './fields.ts'
+import { address, addressOrSocket, upstreamUrl } from './address-fields.ts'
+import { count, duration, flag, list, section, size, text } from './fields.ts'
 
 export const upstream = section('The backend. May be written as the URL alone.', {
   url: upstreamUrl(
@@ -15,7 +16,10 @@ export const upstream = section('The backend. May be written as the URL alone.',
   certificate_file: v.optional(text('For https and h2: the certificate to show to it, in PEM.')),
   key_file: v.optional(text('The private key of that certificate, in PEM.')),
   connect_timeout: v.optional(duration('Time to connect; then 504.', '50ms', '60s'), '3s'),
-  response_timeout: v.optional(duration('Time until the response header; then 504.', '1s', '1h'), '60s'),
+  response_timeout: v.optional(
+    duration('Time until the response header, or until a connection is free; then 504.', '1s', '1h'),
+    '60s',
+  ),
   total_timeout: v.optional(
     duration(
       'Longest time for a request in all, both bodies included and whatever moves meanwhile; then 504, or the response is ' +
@@ -27,7 +31,7 @@ export const upstream = section('The backend. May be written as the URL alone.',
   ),
   idle_timeout: v.optional(
     duration(
-      'Longest silence within a response body, streams of events aside; then it is cut. 0s for no limit.',
+      'Longest silence within a response body, streams of events and of gRPC aside; then it is cut. 0s for no limit.',
       '0s',
       '24h',
     ),

@@ -5,6 +5,8 @@ import type { Clock } from '../util/clock.ts'
 export interface DevicePace {
   /** A code was handed out with this interval and lifetime. */
   begin(key: string, intervalMs: number, lifetimeMs: number): void
+  /** Notes that somebody polls. @returns whether that is the first poll of a code that was handed out here */
+  isFirst(key: string): boolean
   /** In how many milliseconds from now the code may be polled; 0 for now. */
   delayMs(key: string): number
   /** The issuer said that the user has not decided, or did not answer at all: the next poll is an interval away. */
@@ -29,6 +31,8 @@ const MAX_CODES = 10_000
 interface State {
   intervalMs: number
   nextMs: number
+  /** Whether nobody has polled yet. */
+  isNew: boolean
   readonly untilMs: number
 }
 
@@ -52,7 +56,12 @@ export function createDevicePace(clock: Clock): DevicePace {
   }
   const find = (key: string): State =>
     states.get(key) ??
-    remember(key, { intervalMs: DEFAULT_INTERVAL_MS, nextMs: 0, untilMs: clock.now() + DEFAULT_LIFETIME_MS })
+    remember(key, {
+      intervalMs: DEFAULT_INTERVAL_MS,
+      nextMs: 0,
+      isNew: false,
+      untilMs: clock.now() + DEFAULT_LIFETIME_MS,
+    })
   const lengthen = (state: State, intervalMs: number, atLeastMs = 0) => {
     // An interval that somebody asked for is kept, however long; only our own do not grow for ever.
     state.intervalMs = Math.max(state.intervalMs, Math.min(intervalMs, MAX_INTERVAL_MS))
@@ -62,7 +71,13 @@ export function createDevicePace(clock: Clock): DevicePace {
   return {
     begin(key, intervalMs, lifetimeMs) {
       const now = clock.now()
-      remember(key, { intervalMs, nextMs: now + intervalMs, untilMs: now + lifetimeMs })
+      remember(key, { intervalMs, nextMs: now + intervalMs, isNew: true, untilMs: now + lifetimeMs })
+    },
+    isFirst(key) {
+      const state = states.get(key)
+      if (state?.isNew !== true) return false
+      state.isNew = false
+      return true
     },
     delayMs: (key) => Math.max(0, (states.get(key)?.nextMs ?? 0) - clock.now()),
     pending(key) {

@@ -73,7 +73,8 @@ const PATIENCE_MS = 1_000
 
 /**
  * Polls for the tokens of a device until the user decided or the caller waited long enough, never more often than the issuer
- * wants. A caller that does not wait and comes too early gets `slow_down` without the issuer being asked.
+ * wants. A caller that does not wait and comes too early gets `slow_down` without the issuer being asked; but for the first
+ * poll, `authorization_pending`: many clients poll as soon as they started, and would be slower for good.
  *
  * @param ask - spends the device code once
  * @throws GrantError `authorization_pending`, `slow_down`, and whatever `ask` throws
@@ -86,11 +87,12 @@ export async function pollDevice<T>(
   ask: () => Promise<T>,
 ): Promise<T> {
   const key = deviceKey(name, deviceCode)
+  const isFirst = pace.isFirst(key)
   const deadlineMs = clock.now() + waitMs
   for (;;) {
     const delayMs = pace.delayMs(key)
     const leftMs = deadlineMs - clock.now()
-    if (waitMs === 0 && delayMs > PATIENCE_MS) throw slowDown(delayMs)
+    if (waitMs === 0 && delayMs > PATIENCE_MS) throw isFirst ? authorizationPending() : slowDown(delayMs)
     if (waitMs > 0 && delayMs > leftMs) {
       await sleep(Math.max(leftMs, 0), clock, gone)
       throw authorizationPending()

@@ -1,29 +1,24 @@
+import type { Framing } from './body-reader.ts'
+import { MessageFault, readContentLength, readFieldLine } from './field-line.ts'
+
 /** The head of a response as received: status line and header fields (RFC 9112 §4 and §5). */
 export interface ResponseHead {
   readonly status: number
   /** Flat list of names and values as received, one character per byte. */
   readonly fields: string[]
   /** How the end of the body is told (RFC 9112 §6.3), apart from what method and status say. */
-  readonly framing: 'length' | 'chunked' | 'close'
+  readonly framing: Framing
   /** For `length`: bytes of the body; otherwise -1. */
   readonly length: number
   /** Whether the connection may carry another request. */
   readonly persistent: boolean
   /** Milliseconds after which the server closes an idle connection, as it announced; `undefined` when it did not. */
   readonly keepAliveMs: number | undefined
-  /** Whether the body is a stream of events, which may be silent for as long as nothing happens. */
-  readonly isEventStream: boolean
-}
-
-/** The peer does not speak HTTP/1.1, or not in a way that can be read in one way only. The text is for the log. */
-export class ResponseFault extends Error {
-  override readonly name = 'ResponseFault'
+  /** Whether the body may be silent for as long as nothing happens: a stream of events, or of gRPC. */
+  readonly mayBeSilent: boolean
 }
 
 const STATUS_LINE = /^HTTP\/1\.([01]) ([1-5]\d\d)(?: [\t\x20-\x7e\x80-\xff]*)?$/
-const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
-const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
-const LENGTH = /^\d{1,15}$/
 
 interface Draft {
   status: number
@@ -32,7 +27,7 @@ interface Draft {
   chunked: boolean
   persistent: boolean
   keepAliveMs: number | undefined
-  isEventStream: boolean
+  mayBeSilent: boolean
 }
 
 /**
@@ -40,13 +35,13 @@ interface Draft {
  * body ends.
  *
  * @param text - from the status line to the line break before the empty line, that one included
- * @throws ResponseFault for a line without name or colon, a folded line, an illegal character, more than one or a
+ * @throws MessageFault for a line without name or colon, a folded line, an illegal character, more than one or a
  * malformed Content-Length, one beside Transfer-Encoding, or a Transfer-Encoding other than `chunked`
  */
 export function readResponseHead(text: string): ResponseHead {
   const lineEnd = text.indexOf('\r\n')
   const match = STATUS_LINE.exec(text.slice(0, lineEnd))
-  if (match === null) throw new ResponseFault('status line')
+  if (match === null) throw new MessageFault('status line')
   const draft: Draft = {
     status: Number(match[2]),
     fields: [],
@@ -54,78 +49,49 @@ export function readResponseHead(text: string): ResponseHead {
     chunked: false,
     persistent: match[1] === '1',
     keepAliveMs: undefined,
-    isEventStream: false,
+    mayBeSilent: false,
   }
   for (let start = lineEnd + 2; start < text.length;) start = readField(text, start, draft)
-  const { status, fields, length, chunked, persistent, keepAliveMs, isEventStream } = draft
-  if (chunked && length >= 0) throw new ResponseFault('Content-Length beside Transfer-Encoding')
+  const { status, fields, length, chunked, persistent, keepAliveMs, mayBeSilent } = draft
+  if (chunked && length >= 0) throw new MessageFault('Content-Length beside Transfer-Encoding')
   const framing = chunked ? 'chunked' : length >= 0 ? 'length' : 'close'
-  return { status, fields, framing, length, persistent, keepAliveMs, isEventStream }
+  return { status, fields, framing, length, persistent, keepAliveMs, mayBeSilent }
 }
 
 /** Reads one field; returns where the next begins. */
 function readField(text: string, start: number, draft: Draft): number {
-  const end = text.indexOf('\r\n', start)
-  const colon = text.indexOf(':', start)
-  if (end === -1 || colon === -1 || colon > end) throw new ResponseFault('header line')
-  const name = text.slice(start, colon)
-  const value = readValue(text, colon + 1, end)
-  if (!TOKEN.test(name) || !VALUE.test(value)) throw new ResponseFault('header field')
-  draft.fields.push(name, value)
+  const { fields } = draft
+  const next = readFieldLine(text, start, fields)
+  const name = fields[fields.length - 2] as string
+  const value = fields[fields.length - 1] as string
   // By length first: only few names matter, and most fields are none of them.
   if (name.length === 14) readLength(name, value, draft)
   else if (name.length === 17) readCoding(name, value, draft)
   else if (name.length === 10) readConnection(name, value, draft)
-  else if (name.length === 12 && isEventStream(value) && name.toLowerCase() === 'content-type')
-    draft.isEventStream = true
-  return end + 2
+  else if (name.length === 12 && allowsSilence(value) && name.toLowerCase() === 'content-type') draft.mayBeSilent = true
+  return next
 }
 
-const EVENT_STREAM = /^text\/event-stream(?![^\s;])/i
-
-/** Whether a Content-Type is that of server-sent events (HTML §9.2). */
-export function isEventStream(contentType: string): boolean {
-  return EVENT_STREAM.test(contentType)
-}
+const SILENT_TYPE = /^(?:text\/event-stream|application\/grpc(?:[+-][\w.+-]*)?)(?![^\s;])/i
 
 /**
- * A value without the spaces and tabs around it (RFC 9110 §5.5). By `trim()` it would lose other characters as well: those
- * that no value may hold, and the last byte of a UTF-8 `à`, which looks like a space that does not break.
+ * Whether a response of this Content-Type may be silent for as long as it likes: server-sent events (HTML §9.2), and gRPC,
+ * whose streams may wait for hours for the next message, and whose calls have deadlines of their own.
  */
-function readValue(text: string, from: number, to: number): string {
-  let [start, end] = [from, to]
-  while (start < end && isBlank(text.charCodeAt(start))) start += 1
-  while (start < end && isBlank(text.charCodeAt(end - 1))) end -= 1
-  return text.slice(start, end)
-}
-
-function isBlank(code: number): boolean {
-  return code === 0x20 || code === 0x09
-}
-
-/**
- * Reads one trailer field (RFC 9112 §7.1.2), as strictly as a header field, and adds it to a flat list.
- *
- * @param line - without its line break
- * @throws ResponseFault
- */
-export function readTrailerField(line: string, fields: string[]): void {
-  const colon = line.indexOf(':')
-  const name = line.slice(0, Math.max(0, colon))
-  const value = readValue(line, colon + 1, line.length)
-  if (!TOKEN.test(name) || !VALUE.test(value)) throw new ResponseFault('trailer field')
-  fields.push(name, value)
+export function allowsSilence(contentType: string): boolean {
+  return SILENT_TYPE.test(contentType)
 }
 
 function readLength(name: string, value: string, draft: Draft): void {
   if (name.toLowerCase() !== 'content-length') return
-  if (draft.length >= 0 || !LENGTH.test(value)) throw new ResponseFault('Content-Length')
-  draft.length = Number(value)
+  const length = readContentLength(value)
+  if (draft.length >= 0 || length === undefined) throw new MessageFault('Content-Length')
+  draft.length = length
 }
 
 function readCoding(name: string, value: string, draft: Draft): void {
   if (name.toLowerCase() !== 'transfer-encoding') return
-  if (draft.chunked || value.toLowerCase() !== 'chunked') throw new ResponseFault('Transfer-Encoding')
+  if (draft.chunked || value.toLowerCase() !== 'chunked') throw new MessageFault('Transfer-Encoding')
   draft.chunked = true
 }
 

@@ -1,7 +1,7 @@
 import { unavailable } from '../errors.ts'
 import { backoffMs } from '../util/backoff.ts'
 import type { Clock } from '../util/clock.ts'
-import { createKeySet, type KeySetWithIds } from './key-set.ts'
+import { createHeldKeys, type HeldKeys, type HeldKeysOptions, type JwksState, type KeysSoFar } from './held-keys.ts'
 import type { ParsedKeys, VerificationKey } from './jwks.ts'
 import { createUnknownKids } from './unknown-kids.ts'
 
@@ -22,15 +22,6 @@ export interface IssuerKeys {
   isCurrent(key: VerificationKey, nowMs: number): boolean
 }
 
-/**
- * - `empty`: none were ever had; nothing can be verified
- * - `fresh`: as the issuer published them a short while ago
- * - `refreshing`: still fresh, and being fetched again ahead of time
- * - `stale`: their time is over because the issuer does not answer; they are used for at most `maxStaleMs` more
- * - `expired`: that is over, too; nothing can be verified
- */
-export type JwksState = 'empty' | 'fresh' | 'refreshing' | 'stale' | 'expired'
-
 export interface JwksStatus {
   readonly state: JwksState
   /** Seconds since the issuer last confirmed the keys; absent while it never did. */
@@ -46,7 +37,7 @@ export interface FetchedKeys {
   readonly freshnessMs: number | undefined
 }
 
-export interface JwksCacheOptions {
+export interface JwksCacheOptions extends HeldKeysOptions {
   /** Name of the issuer, for errors. */
   readonly issuerName: string
   /**
@@ -57,23 +48,7 @@ export interface JwksCacheOptions {
   readonly fetch: (conditional: boolean) => Promise<FetchedKeys>
   /** Reads keys to begin with when the first fetch fails. Called at start, so that a file that is no good is noticed then. */
   readonly readSeed: (() => Promise<ParsedKeys>) | undefined
-  /** Longest time that keys count as fresh, in milliseconds; 30 s to 24 h. */
-  readonly refreshIntervalMs: number
-  /** How long stale keys go on being used, in milliseconds; 0 to 30 days. */
-  readonly maxStaleMs: number
-  /** Keys to begin with, of another cache of the same issuer: they are used for as long as the settings of this one say. */
-  readonly before?: KeysSoFar | undefined
-  readonly clock: Clock
   readonly onFetch: (result: FetchResult) => void
-}
-
-/** Keys that a cache has, and since when. */
-export interface KeysSoFar {
-  readonly set: KeySetWithIds
-  readonly skipped: string
-  /** When the issuer confirmed them; undefined for those of a seed file. */
-  readonly confirmedMs: number | undefined
-  readonly freshUntilMs: number
 }
 
 /** `source`: where the keys were to come from; what is in the seed file, no issuer has confirmed. */
@@ -139,14 +114,9 @@ export function createJwksCache(options: JwksCacheOptions): JwksCache {
 class Keys implements JwksCache {
   readonly #options: JwksCacheOptions
   readonly #clock: Clock
+  readonly #held: HeldKeys
   readonly #unknownKids = createUnknownKids()
   #seed: Promise<ParsedKeys | undefined> | undefined
-  #set: KeySetWithIds | undefined
-  /** What was left out of the set, to tell whether that changed. */
-  #skipped = ''
-  #confirmedMs: number | undefined
-  #freshUntilMs = 0
-  #usableUntilMs = 0
   /** From when on the schedule wants a fetch. */
   #dueMs = 0
   /** Whether that time came and no fetch has succeeded or failed since. */
@@ -162,7 +132,7 @@ class Keys implements JwksCache {
   constructor(options: JwksCacheOptions) {
     this.#options = options
     this.#clock = options.clock
-    if (options.before !== undefined) this.#takeOver(options.before)
+    this.#held = createHeldKeys(options)
   }
 
   start(): void {
@@ -176,60 +146,29 @@ class Keys implements JwksCache {
   }
 
   find(kid: string | undefined, alg: string): readonly VerificationKey[] | Promise<readonly VerificationKey[]> {
-    const found = this.#select(kid, alg)
+    const found = this.#held.select(kid, alg)
     if (found.length > 0) return found
     const nowMs = this.#clock.now()
-    if (kid !== undefined && this.#isUsable(nowMs) && this.#unknownKids.has(kid, nowMs)) return found
+    if (kid !== undefined && this.#held.isUsable(nowMs) && this.#unknownKids.has(kid, nowMs)) return found
     return this.#lookUp(kid, alg, nowMs)
   }
 
   isCurrent(key: VerificationKey, nowMs: number): boolean {
-    return this.#set !== undefined && nowMs < this.#usableUntilMs && this.#set.has(key)
+    return this.#held.isCurrent(key, nowMs)
   }
 
   status(): JwksStatus {
     const nowMs = this.#clock.now()
-    const ageMs = this.#confirmedMs === undefined ? undefined : Math.max(0, nowMs - this.#confirmedMs)
     return {
-      state: this.#stateAt(nowMs),
-      ageSeconds: ageMs === undefined ? undefined : Math.round(ageMs / 1000),
-      keys: this.#set?.size ?? 0,
+      state: this.#held.stateAt(nowMs, this.#isDue || this.#failures > 0),
+      ageSeconds: this.#held.ageSeconds(nowMs),
+      keys: this.#held.size,
       failures: this.#failures,
     }
   }
 
   soFar(): KeysSoFar | undefined {
-    if (this.#set === undefined) return undefined
-    return {
-      set: this.#set,
-      skipped: this.#skipped,
-      confirmedMs: this.#confirmedMs,
-      freshUntilMs: this.#freshUntilMs,
-    }
-  }
-
-  #takeOver({ set, skipped, confirmedMs, freshUntilMs }: KeysSoFar): void {
-    const { refreshIntervalMs, maxStaleMs } = this.#options
-    this.#set = set
-    this.#skipped = skipped
-    this.#confirmedMs = confirmedMs
-    this.#freshUntilMs = Math.min(freshUntilMs, (confirmedMs ?? freshUntilMs) + refreshIntervalMs)
-    this.#usableUntilMs = this.#freshUntilMs + maxStaleMs
-  }
-
-  #stateAt(nowMs: number): JwksState {
-    if (this.#set === undefined) return 'empty'
-    if (nowMs >= this.#usableUntilMs) return 'expired'
-    if (nowMs >= this.#freshUntilMs) return 'stale'
-    return this.#isDue || this.#failures > 0 ? 'refreshing' : 'fresh'
-  }
-
-  #isUsable(nowMs: number): boolean {
-    return this.#set !== undefined && nowMs < this.#usableUntilMs
-  }
-
-  #select(kid: string | undefined, alg: string): readonly VerificationKey[] {
-    return this.#set !== undefined && this.#isUsable(this.#clock.now()) ? this.#set.select(kid, alg) : []
+    return this.#held.soFar()
   }
 
   /** The way of a request whose key is not known: it waits for a fetch, if one is under way or may be begun. */
@@ -242,7 +181,7 @@ class Keys implements JwksCache {
         const attempt = this.#underWay ?? this.#fetchForUnknownKid()
         if (attempt === undefined) break
         await attempt.patience
-        const found = this.#select(kid, alg)
+        const found = this.#held.select(kid, alg)
         if (found.length > 0) return found
         if (attempt.outcome !== 'success') throw this.#unavailable()
         if (attempt.startedMs < arrivedMs) continue
@@ -253,7 +192,7 @@ class Keys implements JwksCache {
       this.#waiting -= 1
     }
     // With no keys, or with old ones and no way to learn of new ones, nothing can be said about the token.
-    if (this.#lastFailed || !this.#isUsable(this.#clock.now())) throw this.#unavailable()
+    if (this.#lastFailed || !this.#held.isUsable(this.#clock.now())) throw this.#unavailable()
     return []
   }
 
@@ -265,7 +204,7 @@ class Keys implements JwksCache {
   #fetchForUnknownKid(): Attempt | undefined {
     const nowMs = this.#clock.now()
     // While there never were keys, the schedule asks for them often enough.
-    if (this.#set === undefined || nowMs - this.#lookedUpMs < COOL_DOWN_MS) return undefined
+    if (this.#held.isEmpty || nowMs - this.#lookedUpMs < COOL_DOWN_MS) return undefined
     this.#lookedUpMs = nowMs
     return this.#begin(false)
   }
@@ -300,29 +239,29 @@ class Keys implements JwksCache {
   }
 
   #succeed({ parsed, freshnessMs }: FetchedKeys): void {
-    const { refreshIntervalMs, maxStaleMs } = this.#options
+    const { refreshIntervalMs } = this.#options
     const lifetimeMs = Math.min(refreshIntervalMs, Math.max(LEAST_FRESHNESS_MS, freshnessMs ?? refreshIntervalMs))
-    const nowMs = this.#clock.now()
     const recovered = this.#lastFailed
-    this.#confirmedMs = nowMs
-    this.#freshUntilMs = nowMs + lifetimeMs
-    this.#usableUntilMs = this.#freshUntilMs + maxStaleMs
+    const changed = this.#held.confirm(parsed, lifetimeMs)
     this.#failures = 0
     this.#lastFailed = false
     // Spread out, so that pods that were started together do not fetch together for ever.
     this.#schedule(lifetimeMs * (0.7 + Math.random() * 0.15))
-    this.#options.onFetch({ ok: true, source: 'issuer', parsed, changed: this.#replace(parsed), recovered })
+    this.#options.onFetch({ ok: true, source: 'issuer', parsed, changed, recovered })
   }
 
   async #fail(error: unknown): Promise<void> {
-    const isFirst = this.#set === undefined && this.#failures === 0
+    const isFirst = this.#held.isEmpty && this.#failures === 0
     this.#lastFailed = true
     if (this.#isDue) {
       this.#failures += 1
-      this.#schedule(backoffMs(this.#failures, this.#isUsable(this.#clock.now()) ? RETRY : RETRY_UNUSABLE))
+      this.#schedule(backoffMs(this.#failures, this.#held.isUsable(this.#clock.now()) ? RETRY : RETRY_UNUSABLE))
     }
     const seed = isFirst ? await this.#seed : undefined
-    if (seed !== undefined) this.#takeSeed(seed)
+    if (seed !== undefined) {
+      const changed = this.#held.seed(seed)
+      this.#options.onFetch({ ok: true, source: 'seed', parsed: seed, changed, recovered: false })
+    }
     this.#reportFailure('issuer', error)
   }
 
@@ -335,30 +274,10 @@ class Keys implements JwksCache {
     }
   }
 
-  /** Seed keys begin as stale: nobody knows how old they are. */
-  #takeSeed(parsed: ParsedKeys): void {
-    const { maxStaleMs, onFetch } = this.#options
-    this.#freshUntilMs = this.#clock.now()
-    this.#usableUntilMs = this.#freshUntilMs + maxStaleMs
-    onFetch({ ok: true, source: 'seed', parsed, changed: this.#replace(parsed), recovered: false })
-  }
-
   #reportFailure(source: 'issuer' | 'seed', error: unknown): void {
     const { state, ageSeconds } = this.status()
     const retryInMs = Math.max(0, this.#dueMs - this.#clock.now())
     this.#options.onFetch({ ok: false, source, error, retryInMs, state, ageSeconds })
-  }
-
-  #replace(parsed: ParsedKeys): boolean {
-    const before = this.#set
-    const skipped = JSON.stringify(parsed.skipped)
-    const set = createKeySet(parsed, before)
-    const same =
-      before !== undefined && before.size === set.size && [...set.byId.keys()].every((id) => before.byId.has(id))
-    const changed = !same || skipped !== this.#skipped
-    this.#set = set
-    this.#skipped = skipped
-    return changed
   }
 
   #schedule(delayMs: number): void {

@@ -1,7 +1,7 @@
 import { constants, type ClientHttp2Session, type ClientHttp2Stream, type IncomingHttpHeaders } from 'node:http2'
 import { refusal, UpstreamError, type Refusal, type UpstreamCode } from '../errors.ts'
 import { readGrpcType } from '../http/grpc.ts'
-import { isEventStream } from '../http/response-head.ts'
+import { allowsSilence } from '../http/response-head.ts'
 import type { CallerRequest } from '../server/caller.ts'
 import { IDEMPOTENT, toFailureCode, type Carriage, type UpstreamRequest } from './connection.ts'
 
@@ -49,7 +49,7 @@ export class Http2Carriage implements Carriage {
   readonly #silenceMs: number
   /** Whether some of the body has left, so that the request cannot be sent again. */
   #bodyTaken = false
-  #isEventStream = false
+  #mayBeSilent = false
   /** Bytes left of a body of known length; -1 for any other. */
   #left = -1
   #trailers: readonly string[] | undefined = undefined
@@ -111,7 +111,7 @@ export class Http2Carriage implements Carriage {
       if (name.startsWith(':')) continue
       fields.push(name, raw[i + 1] as string)
       if (name === 'content-length') this.#left = Number(raw[i + 1])
-      else if (name === 'content-type') this.#isEventStream = isEventStream(raw[i + 1] as string)
+      else if (name === 'content-type') this.#mayBeSilent = allowsSilence(raw[i + 1] as string)
     }
     this.#touch()
     if (request.method === 'HEAD' || status === 204 || status === 304) this.#left = -1
@@ -221,7 +221,7 @@ export class Http2Carriage implements Carriage {
     const { idleTimeoutMs } = this.#owner.options
     if (!this.#begun) return
     this.#awaitsCaller = false
-    const isFree = idleTimeoutMs === 0 || this.#isEventStream
+    const isFree = idleTimeoutMs === 0 || this.#mayBeSilent
     this.#deadlineMs = isFree ? Infinity : performance.now() + idleTimeoutMs
   }
 

@@ -11,13 +11,21 @@ const PING_AFTER_MS = 6 * 60_000
 const PING_TIMEOUT_MS = 15_000
 const SWEEP_INTERVAL_MS = 250
 
+/** A request for which there is no room yet. */
+interface Waiting {
+  readonly request: UpstreamRequest
+  /** False for one that is sent once more. */
+  readonly first: boolean
+  readonly sinceMs: number
+}
+
 /** Creates the pool of connections to an upstream that speaks HTTP/2. One is used until it is full, then the next. */
 export function createHttp2Upstream(options: Http2UpstreamOptions): Upstream {
   const sessionOptions = { pingAfterMs: PING_AFTER_MS, pingTimeoutMs: PING_TIMEOUT_MS, ...options }
   /** Those that take requests, and those that are only brought to their end. */
   const usable: UpstreamSession[] = []
   const all = new Set<UpstreamSession>()
-  const waiting: { readonly request: UpstreamRequest; readonly first: boolean }[] = []
+  const waiting: Waiting[] = []
   let closed = false
 
   const owner: SessionOwner = {
@@ -57,12 +65,20 @@ export function createHttp2Upstream(options: Http2UpstreamOptions): Upstream {
   const dispatch = (request: UpstreamRequest, first: boolean) => {
     if (closed) return request.onFailure(new UpstreamError('upstream_unreachable', { cause: 'shutdown' }))
     const session = findRoom()
-    if (session === undefined) waiting.push({ request, first })
+    if (session === undefined) waiting.push({ request, first, sinceMs: performance.now() })
     else send(session, request, first)
+  }
+
+  /** They wait no longer than for a response: streams may be held by callers that take their time. */
+  const failLate = (now: number) => {
+    while (waiting[0] !== undefined && now - waiting[0].sinceMs >= options.responseTimeoutMs) {
+      waiting.shift()?.request.onFailure(new UpstreamError('upstream_timeout', { cause: 'no stream free' }))
+    }
   }
 
   const sweep = setInterval(() => {
     const now = performance.now()
+    failLate(now)
     for (const session of all) {
       session.check(now, KEEP_ALIVE_MS)
       if (session.isOver) all.delete(session)

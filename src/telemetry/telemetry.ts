@@ -1,66 +1,12 @@
-import type { Log } from './log.ts'
-import { clip, clipDetail, safeErrorFields } from './log.ts'
+import { createHelperEvents, type HelperEvents } from './helper-events.ts'
+import { setIssuers, writeKeysFetched, type KeysFetched, type WatchedIssuer } from './issuer-keys.ts'
+import { safeErrorFields, type Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 import { createOutcomeRecorder, type OutcomeRecorder } from './outcome.ts'
-import { CODES, type Detail, type RefusalCode } from '../errors.ts'
-
-/** The states that an issuer's keys can be in, for the label of a metric. */
-const KEYS_STATES = ['empty', 'fresh', 'refreshing', 'stale', 'expired'] as const
-type KeysState = (typeof KEYS_STATES)[number]
-
-/** What happened with an issuer's keys, as far as it is written down. */
-export type KeysFetched =
-  | {
-      readonly ok: true
-      readonly source: 'issuer' | 'seed'
-      readonly changed: boolean
-      readonly recovered: boolean
-      readonly parsed: {
-        readonly keys: readonly unknown[]
-        readonly skipped: readonly { readonly kid: string; readonly reason: string }[]
-      }
-    }
-  | {
-      readonly ok: false
-      readonly source: 'issuer' | 'seed'
-      readonly error: unknown
-      readonly retryInMs: number
-      readonly state: KeysState
-      readonly ageSeconds: number | undefined
-    }
-
-export interface ExchangeFinished {
-  readonly requestId: string
-  readonly caller: string
-  readonly client: string
-  readonly grant: string
-  readonly code: string
-  readonly status: number
-  readonly durationMs: number
-  readonly detail: Detail | undefined
-  readonly shared: 'coalesced' | 'replayed' | undefined
-}
-
-const BREAKER_STATES = ['closed', 'open', 'half_open'] as const
-const STORE_STATES = ['ready', 'unavailable'] as const
-
-/** What the helper made of an answer of an issuer. */
-export interface AnswerValidated {
-  readonly client: string
-  readonly grant: string
-  readonly result: 'valid' | 'refused' | 'keys_unavailable'
-  readonly heldMs: number
-  readonly validated: { readonly idToken: string; readonly accessToken: string; readonly subject: string } | undefined
-  readonly detail: Detail | undefined
-}
-
-interface WatchedIssuer {
-  readonly name: string
-  status(): { readonly state: KeysState; readonly ageSeconds: number | undefined; readonly keys: number }
-}
+import { CODES, type RefusalCode } from '../errors.ts'
 
 /** Everything that is written down, by name of what happened: rooms call these and never the log. */
-export interface Telemetry {
+export interface Telemetry extends HelperEvents {
   readonly requestFinished: OutcomeRecorder
   /** A request whose header could not be parsed. */
   readonly requestUnreadable: (code: RefusalCode, reason: string, peer: string, requestId: string) => void
@@ -71,20 +17,6 @@ export interface Telemetry {
   readonly certificatesRotated: (fault: string | undefined) => void
   readonly tokenPresented: (result: 'hit' | 'miss') => void
   readonly keysFetched: (issuer: string, event: KeysFetched) => void
-  readonly exchangeFinished: (outcome: ExchangeFinished) => void
-  readonly exchangeCoalesced: (client: string) => void
-  /** Tokens that a client got for itself could not be renewed ahead of their end. */
-  readonly renewalFailed: (client: string, code: string) => void
-  readonly exchangeReplayed: (client: string) => void
-  readonly exchangeUnshared: (client: string) => void
-  readonly refreshTokenSealed: (client: string, operation: 'seal' | 'open' | 'refuse') => void
-  readonly breakerChanged: (issuer: string, state: (typeof BREAKER_STATES)[number]) => void
-  /** The store became usable, or stopped being so for a reason. */
-  readonly storeChanged: (fault: string | undefined, onFailure: 'local' | 'refuse') => void
-  /** An answer of an issuer was validated, or was not. */
-  readonly answerValidated: (outcome: AnswerValidated) => void
-  /** The refresh token of an answer that was refused was revoked, or was not for this reason. */
-  readonly refusedTokenRevoked: (client: string, failure: string | undefined) => void
   readonly unexpectedError: (error: unknown, requestId?: string) => void
   /** The upstream answers where others can reach it, at this address. */
   readonly upstreamExposed: (address: string) => void
@@ -119,7 +51,6 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
   let issuers: readonly WatchedIssuer[] = []
   let tokenCache: TokenCacheStatus | undefined
   let store: StoreStatus | undefined
-  const leftAlone = new Set<string>()
   metrics.onScrape(() => {
     setIssuers(metrics, issuers)
     setTokenCache(metrics, tokenCache)
@@ -134,6 +65,8 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     }
   })
   return {
+    ...createHelperEvents(log, metrics),
+
     requestFinished: createOutcomeRecorder(log, metrics, accessLog),
 
     requestUnreadable(code, reason, peer, requestId) {
@@ -161,74 +94,10 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     tokenPresented: (result) => void (presented[result] += 1),
 
     keysFetched(issuer, event) {
-      const { ok, source } = event
-      if (source === 'issuer') {
-        metrics.count('bearward_jwks_fetches_total', { issuer, result: ok ? 'success' : 'failure' })
+      if (event.source === 'issuer') {
+        metrics.count('bearward_jwks_fetches_total', { issuer, result: event.ok ? 'success' : 'failure' })
       }
-      if (ok) writeKeys(log, issuer, event)
-      else writeKeysFailure(log, issuer, event, clip(describeFetchError(event.error)))
-    },
-
-    exchangeFinished({ requestId, caller, client, grant, code, status, durationMs, detail, shared }) {
-      metrics.count('bearward_helper_exchanges_total', { client, grant, code })
-      metrics.observe('bearward_helper_duration_seconds', durationMs / 1000, { grant })
-      const write = status >= 500 ? log.warn : log.info
-      write('exchange', {
-        request_id: requestId,
-        caller,
-        client,
-        grant,
-        code,
-        status,
-        shared,
-        duration_ms: Math.round(durationMs * 1000) / 1000,
-        detail: detail === undefined ? undefined : clipDetail(detail),
-      })
-    },
-
-    exchangeCoalesced: (client) => metrics.count('bearward_helper_coalesced_total', { client }),
-    exchangeReplayed: (client) => metrics.count('bearward_helper_replayed_total', { client }),
-    exchangeUnshared: (client) => metrics.count('bearward_helper_unshared_total', { client }),
-    refreshTokenSealed: (client, operation) => metrics.count('bearward_helper_sealed_total', { client, operation }),
-
-    breakerChanged(issuer, state) {
-      for (const one of BREAKER_STATES) {
-        metrics.set('bearward_helper_breaker_state', one === state ? 1 : 0, { issuer, state: one })
-      }
-      // It is tried and left alone again and again: said once.
-      const write = state === 'open' && !leftAlone.has(issuer) ? log.warn : state === 'closed' ? log.info : log.debug
-      write(BREAKER_LINES[state], { issuer })
-      if (state === 'closed') leftAlone.delete(issuer)
-      else leftAlone.add(issuer)
-    },
-
-    storeChanged(fault, onFailure) {
-      if (fault === undefined) log.info('the store can be used')
-      else log.warn(`the store cannot be used; ${STORE_FAILURE[onFailure]}`, { reason: clip(fault) })
-    },
-
-    renewalFailed(client, code) {
-      log.warn('the token of a client could not be renewed yet; the old one is used on', { client, code })
-    },
-
-    answerValidated({ client, grant, result, heldMs, validated, detail }) {
-      metrics.count('bearward_helper_validations_total', { client, result })
-      const write = result === 'valid' ? log.debug : log.error
-      write(result === 'valid' ? 'answer validated' : 'answer of the issuer withheld', {
-        client,
-        grant,
-        result,
-        held_ms: heldMs,
-        id_token: validated?.idToken,
-        access_token: validated?.accessToken,
-        subject: validated?.subject,
-        detail: detail === undefined ? undefined : clipDetail(detail),
-      })
-    },
-
-    refusedTokenRevoked(client, failure) {
-      if (failure === undefined) log.info('refresh token of the withheld answer revoked', { client })
-      else log.warn('refresh token of the withheld answer not revoked', { client, reason: failure })
+      writeKeysFetched(log, issuer, event, describeFetchError)
     },
 
     unexpectedError(error, requestId) {
@@ -267,31 +136,8 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
   }
 }
 
-const BREAKER_LINES = {
-  open: 'the issuer fails and is left alone; grants are refused unspent',
-  half_open: 'the issuer is tried again',
-  closed: 'the issuer answers again',
-} as const
-
-const STORE_FAILURE = {
-  local: 'until it can, grants are spent without it, and another replica may spend the same ones, too',
-  refuse: 'until it can, grants are refused unspent',
-} as const
-
 /** One log line is not the place for more. */
 const MAX_PROBLEMS = 20
-
-function setIssuers(metrics: Metrics, issuers: readonly WatchedIssuer[]): void {
-  for (const name of ['bearward_jwks_state', 'bearward_jwks_keys', 'bearward_jwks_age_seconds']) metrics.clear(name)
-  for (const { name, status } of issuers) {
-    const { state, ageSeconds, keys } = status()
-    for (const one of KEYS_STATES) {
-      metrics.set('bearward_jwks_state', one === state ? 1 : 0, { issuer: name, state: one })
-    }
-    metrics.set('bearward_jwks_keys', keys, { issuer: name })
-    if (ageSeconds !== undefined) metrics.set('bearward_jwks_age_seconds', ageSeconds, { issuer: name })
-  }
-}
 
 function setTokenCache(metrics: Metrics, status: TokenCacheStatus | undefined): void {
   if (status === undefined) return
@@ -300,6 +146,8 @@ function setTokenCache(metrics: Metrics, status: TokenCacheStatus | undefined): 
   metrics.set('bearward_token_cache_bytes', bytes)
 }
 
+const STORE_STATES = ['ready', 'unavailable'] as const
+
 function setStore(metrics: Metrics, status: StoreStatus | undefined): void {
   metrics.clear('bearward_store_state')
   if (status === undefined) return
@@ -307,27 +155,4 @@ function setStore(metrics: Metrics, status: StoreStatus | undefined): void {
   for (const state of STORE_STATES) {
     metrics.set('bearward_store_state', (state === 'ready') === isReady ? 1 : 0, { state })
   }
-}
-
-type KeysLoaded = Extract<KeysFetched, { ok: true }>
-type KeysFailed = Extract<KeysFetched, { ok: false }>
-
-/** Says once what a set holds: again only when that changed, or when there is something to be relieved about. */
-function writeKeys(log: Log, issuer: string, { source, changed, recovered, parsed }: KeysLoaded): void {
-  const skipped = parsed.skipped.map(({ kid, reason }) => clip(`${kid}: ${reason}`))
-  const fields = { issuer, keys: parsed.keys.length, skipped }
-  if (source === 'seed') log.warn('keys taken from the seed file until the issuer answers', fields)
-  else if (changed) log.info('keys loaded', fields)
-  else if (recovered) log.info('keys can be fetched again', { issuer, keys: parsed.keys.length })
-  else log.debug('keys unchanged', { issuer, keys: parsed.keys.length })
-}
-
-function writeKeysFailure(log: Log, issuer: string, event: KeysFailed, reason: string): void {
-  const { source, state, ageSeconds, retryInMs } = event
-  if (source === 'seed') return log.error('the seed file cannot be used', { issuer, reason })
-  const fields = { issuer, reason, state, age_seconds: ageSeconds, retry_in_ms: retryInMs }
-  // Without keys nothing passes; with stale ones everything does, for the time being.
-  if (state === 'expired') log.error('keys could not be fetched for too long and are used no more', fields)
-  else if (state === 'stale') log.warn('keys could not be fetched; the old ones are used on', fields)
-  else log.warn('keys could not be fetched', fields)
 }

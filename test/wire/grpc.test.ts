@@ -67,7 +67,13 @@ const handlers = {
       while (next <= last) if (!call.write(String(next++).padStart(1_000, ' '))) return void call.once('drain', more)
       call.end()
     }
-    if (Number.isNaN(last)) call.write('the first')
+    if (call.request === 'watch') {
+      call.write('the first')
+      setTimeout(() => {
+        call.write('the second')
+        call.end()
+      }, 2_500)
+    } else if (Number.isNaN(last)) call.write('the first')
     else more()
   },
   Chat(call: ServerDuplexStream<string, string>) {
@@ -91,11 +97,14 @@ afterAll(async () => {
   server.stop()
 })
 
-async function startThrough(url: string, more: Readonly<Record<string, unknown>> = {}): Promise<FakeSidecar> {
+async function startThrough(
+  upstream: string | object,
+  more: Readonly<Record<string, unknown>> = {},
+): Promise<FakeSidecar> {
   const through = await startSidecar({
     config: {
       issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-      upstream: { url },
+      upstream,
       rules: [
         { name: 'chat', exact: ['/test.Echo/Chat'], scopes: { all: ['chat'] } },
         { name: 'health', prefix: ['/grpc.health.v1.Health'], access: 'public' },
@@ -288,6 +297,30 @@ it('a call of gRPC may be silent for longer than other bodies', async () => {
   call.cancel()
   other.close()
   await through.stop()
+})
+
+describe('a stream of gRPC may be silent for as long as it likes once the server has begun', () => {
+  it('from the server, and both ways', async () => {
+    const through = await startThrough({ url: server.url, idle_timeout: '1s', response_timeout: '1s' })
+    const other = openGrpcClient(through.proxyPort)
+    const metadata = metadataWith(issuer.signAccessToken({ scope: 'chat' }))
+    const watch = collectStream(other, 'watch', metadata)
+    const { path, requestSerialize, responseDeserialize } = ECHO.Chat
+    const chat = other.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, metadata)
+    chat.on('error', () => undefined)
+    const heard: string[] = []
+    chat.on('data', (word: string) => void heard.push(word))
+    chat.write('one')
+    await vi.waitFor(() => expect([heard, watch.words]).toEqual([['ONE'], ['the first']]), 5_000)
+    expect((await watch.ended).code).toBe(status.OK)
+    expect(watch.words).toEqual(['the first', 'the second'])
+    chat.write('two')
+    await vi.waitFor(() => expect(heard).toEqual(['ONE', 'TWO']), 5_000)
+    chat.end()
+    await new Promise((resolve) => chat.once('end', resolve))
+    other.close()
+    await through.stop()
+  })
 })
 
 describe('a call of gRPC is refused', () => {

@@ -7,28 +7,28 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { openRaw, sendRaw } from '../fakes/raw.ts'
 import { startScriptedEndpoint, type ScriptedEndpoint } from '../fakes/scripted-endpoint.ts'
-import { allOutput, startSidecar, stopSidecars, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
+import { allOutput, startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startSurroundings, stopSurroundings, type Surroundings } from '../fakes/surroundings.ts'
+import { requestToken } from '../fakes/token-request.ts'
 
 const SECRET = 'shared+secret: of %20 the backend'
 const SUBJECT = 'system:serviceaccount:shop:api'
-let issuer: AuthorizationServer
+let issuer: Surroundings['issuer']
 let cluster: AuthorizationServer
 let scripted: ScriptedEndpoint
-let upstream: FakeUpstream
+let upstream: Surroundings['upstream']
 let folder: string
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
+  ;({ issuer, upstream } = await startSurroundings())
   cluster = await startAuthorizationServer()
   scripted = await startScriptedEndpoint({ body: { access_token: 'a', token_type: 'Bearer' } })
-  upstream = await startUpstream()
 })
 beforeEach(() => (folder = mkdtempSync(join(tmpdir(), 'bearward-'))))
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 afterAll(async () => {
-  await stopSidecars()
-  await Promise.all([issuer.stop(), cluster.stop(), scripted.stop(), upstream.stop()])
+  await stopSurroundings()
+  await Promise.all([cluster.stop(), scripted.stop()])
 })
 
 async function start(callers: object, listen: object = {}): Promise<FakeSidecar> {
@@ -68,24 +68,12 @@ const CALLERS = {
   pod: { service_accounts: { issuer: 'cluster', audience: 'bearward-helper', subjects: [SUBJECT] } },
 }
 
-interface Answer {
-  readonly status: number
-  readonly body: Readonly<Record<string, unknown>>
-  readonly headers: Headers
-}
-
-async function refresh(
+const refresh = (
   sidecar: FakeSidecar,
   headers: Record<string, string> = {},
   parameters: Record<string, string> = { client_id: 'web' },
-): Promise<Answer> {
-  const body = new URLSearchParams({ grant_type: 'refresh_token', refresh_token: 'r', ...parameters })
-  const response = await fetch(`${sidecar.helper}/oauth2/token`, { method: 'POST', body, headers })
-  return { status: response.status, body: (await response.json()) as Answer['body'], headers: response.headers }
-}
+) => requestToken(sidecar.helper, { grant_type: 'refresh_token', refresh_token: 'r', ...parameters }, headers)
 
-const lastExchange = (sidecar: FakeSidecar): LogLine =>
-  sidecar.logLines().findLast(({ msg }) => msg === 'exchange') ?? {}
 const basic = (id: string, secret: string) => ({
   authorization: `Basic ${Buffer.from(`${id}:${secret}`).toString('base64')}`,
 })
@@ -110,7 +98,7 @@ describe('a caller is known', () => {
   ])('%s', async (_what, headers, parameters, name) => {
     const sidecar = await start(CALLERS)
     expect((await refresh(sidecar, headers(), parameters)).status).toBe(200)
-    expect(lastExchange(sidecar)).toMatchObject({ caller: name, code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ caller: name, code: 'ok' })
     await sidecar.stop()
   })
 
@@ -174,7 +162,7 @@ describe('a caller that is not known gets nothing, and the issuer is not asked:'
     expect(answer).toMatchObject({ status: 401, body: { error: 'invalid_client', code: 'caller_unauthenticated' } })
     expect(answer.headers.get('www-authenticate')).toMatch(/^(Bearer|Basic) realm=/)
     expect(scripted.seen.length).toBe(before)
-    expect(lastExchange(sidecar)).toMatchObject({ caller: 'none', client: 'none' })
+    expect(sidecar.lastExchange()).toMatchObject({ caller: 'none', client: 'none' })
   })
 
   it('nor does it learn which clients there are', async () => {
@@ -322,7 +310,7 @@ describe('a Unix socket', () => {
     const sidecar = await start({}, { helper: `unix:${path}` })
     expect(lstatSync(path).mode & 0o777).toBe(0o660)
     expect(await post(path)).toBe(200)
-    expect(lastExchange(sidecar)).toMatchObject({ caller: 'local', code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ caller: 'local', code: 'ok' })
     expect(sidecar.logText()).toContain(`"helper_socket":"${path}"`)
     await sidecar.stop()
     expect(existsSync(path)).toBe(false)

@@ -1,70 +1,56 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { createFakeClock, type FakeClock } from '../fakes/clock.ts'
+import { expectUnstored } from '../fakes/handed-out.ts'
+import { DEVICE_CODE } from '../fakes/provider.ts'
 import { openRaw } from '../fakes/raw.ts'
 import { startScriptedEndpoint, type ScriptedEndpoint } from '../fakes/scripted-endpoint.ts'
-import { startSidecar, stopSidecars, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
+import { startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startSurroundings, stopSurroundings, toHelperConfig, type Surroundings } from '../fakes/surroundings.ts'
+import { postForm } from '../fakes/token-request.ts'
 
-const DEVICE_CODE = 'urn:ietf:params:oauth:grant-type:device_code'
-let issuer: AuthorizationServer
+let issuer: Surroundings['issuer']
 let scripted: ScriptedEndpoint
-let upstream: FakeUpstream
+let upstream: Surroundings['upstream']
 let sidecar: FakeSidecar
 let clock: FakeClock
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
+  ;({ issuer, upstream } = await startSurroundings())
   scripted = await startScriptedEndpoint()
-  upstream = await startUpstream()
 })
 beforeEach(async () => {
   clock = createFakeClock()
   sidecar = await startSidecar({
     clock,
-    config: {
-      issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-      upstream: upstream.url,
-      helper: {
-        timeout: '2s',
-        clients: {
-          cli: { client_id: 'device', client_authentication: 'none', scopes: ['openid', 'offline_access'] },
-          scripted: {
-            client_id: 'scripted',
-            client_authentication: 'none',
-            token_endpoint: `${scripted.url}/token`,
-            device_authorization_endpoint: `${scripted.url}/device`,
-          },
-          web: { client_id: 'web', client_authentication: 'none', grants: ['refresh_token'] },
+    config: toHelperConfig(issuer, upstream, {
+      timeout: '2s',
+      clients: {
+        cli: { client_id: 'device', client_authentication: 'none', scopes: ['openid', 'offline_access'] },
+        scripted: {
+          client_id: 'scripted',
+          client_authentication: 'none',
+          token_endpoint: `${scripted.url}/token`,
+          device_authorization_endpoint: `${scripted.url}/device`,
         },
+        web: { client_id: 'web', client_authentication: 'none', grants: ['refresh_token'] },
       },
-    },
+    }),
   })
   await sidecar.ready()
   return () => sidecar.stop()
 })
 afterAll(async () => {
-  await stopSidecars()
-  await Promise.all([issuer.stop(), scripted.stop(), upstream.stop()])
+  await stopSurroundings()
+  await scripted.stop()
 })
 
-interface Answer {
-  readonly status: number
-  readonly body: Readonly<Record<string, unknown>>
-  readonly headers: Headers
-}
-
-async function post(path: string, parameters: Record<string, string>): Promise<Answer> {
-  const response = await fetch(sidecar.helper + path, { method: 'POST', body: new URLSearchParams(parameters) })
-  expect(response.headers.get('cache-control')).toBe('no-store')
-  return { status: response.status, body: (await response.json()) as Answer['body'], headers: response.headers }
-}
+const post = async (path: string, parameters: Record<string, string>) =>
+  expectUnstored(await postForm(sidecar.helper + path, parameters))
 
 const begin = (client_id = 'device', path = '/oauth2/device_authorization') =>
   post(path, { client_id, scope: 'openid offline_access' })
 const poll = (device_code: unknown, more: Record<string, string> = {}) =>
   post('/oauth2/token', { grant_type: DEVICE_CODE, client_id: 'device', device_code: String(device_code), ...more })
-const lastExchange = (): LogLine => sidecar.logLines().findLast(({ msg }) => msg === 'exchange') ?? {}
 
 describe('the flow of a device', () => {
   it.each(['/oauth2/device_authorization', '/oauth/device/code'])('begins at %s', async (path) => {
@@ -72,12 +58,13 @@ describe('the flow of a device', () => {
     expect(status).toBe(200)
     expect(body).toMatchObject({ interval: 5, verification_uri: `${issuer.issuer}/device` })
     for (const name of ['device_code', 'user_code', 'expires_in']) expect(body).toHaveProperty(name)
-    expect(lastExchange()).toMatchObject({ client: 'cli', grant: 'device_authorization', code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ client: 'cli', grant: 'device_authorization', code: 'ok' })
   })
 
   it('asks the issuer once in an interval, and ends with tokens', async () => {
     const { body: device } = await begin()
     const before = issuer.requests.token
+    await poll(device['device_code'])
     const early = await poll(device['device_code'])
     expect(early).toMatchObject({ status: 400, body: { error: 'slow_down', code: 'slow_down' } })
     expect(early.headers.get('retry-after')).toBe('5')
@@ -98,7 +85,39 @@ describe('the flow of a device', () => {
     expect(status).toBe(200)
     expect(body).toMatchObject({ token_type: 'Bearer', expires_in: 600, id_token: expect.any(String) as string })
     expect(issuer.requests.token).toBe(before + 2)
-    expect(lastExchange()).toMatchObject({ client: 'cli', grant: 'device_code', code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ client: 'cli', grant: 'device_code', code: 'ok' })
+  })
+
+  it('is pending at its first poll, however early, and only that one costs the caller nothing', async () => {
+    const { body: device } = await begin()
+    const before = issuer.requests.token
+    const first = await poll(device['device_code'])
+    expect(first).toMatchObject({
+      status: 400,
+      body: { error: 'authorization_pending', code: 'authorization_pending' },
+    })
+    clock.advance(3_000)
+    const second = await poll(device['device_code'])
+    expect(second).toMatchObject({ status: 400, body: { error: 'slow_down' } })
+    expect(second.headers.get('retry-after')).toBe('2')
+    expect(issuer.requests.token).toBe(before)
+
+    // The interval began with the code and is over, and the issuer was not asked before.
+    await issuer.decideDevice(String(device['user_code']))
+    clock.advance(2_000)
+    expect((await poll(device['device_code'])).status).toBe(200)
+    expect(issuer.requests.token).toBe(before + 1)
+  })
+
+  it('has one first poll, whether or not it came early', async () => {
+    const { body: device } = await begin()
+    clock.advance(5_000)
+    expect((await poll(device['device_code'])).body['error']).toBe('authorization_pending')
+    expect((await poll(device['device_code'])).body['error']).toBe('slow_down')
+
+    const { body: other } = await begin()
+    const together = await Promise.all([poll(other['device_code']), poll(other['device_code'])])
+    expect(together.map(({ body }) => body['error']).sort()).toEqual(['authorization_pending', 'slow_down'])
   })
 
   it('may be waited for in one request', async () => {
@@ -146,7 +165,7 @@ describe('the flow of a device', () => {
     )
     await untilWaiting(1)
     socket.destroy()
-    await expect.poll(() => lastExchange()['code']).toBe('authorization_pending')
+    await expect.poll(() => sidecar.lastExchange()['code']).toBe('authorization_pending')
     clock.advance(10_000)
     await issuer.decideDevice(String(device['user_code']))
     expect((await poll(device['device_code'])).status).toBe(200)
@@ -269,6 +288,7 @@ describe('whatever an issuer says, the caller hears the words of RFC 8628:', () 
       refused(400, 'authorization_pending'),
     )
     await begin('scripted')
+    expect((await poll('d', { client_id: 'scripted' })).body['error']).toBe('authorization_pending')
     const early = await poll('d', { client_id: 'scripted' })
     expect(early.headers.get('retry-after')).toBe('8')
     expect(scripted.seen.at(-1)?.path).toBe('/device')

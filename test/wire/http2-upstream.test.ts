@@ -448,6 +448,39 @@ describe('when the backend', () => {
   })
 })
 
+describe('streams to the backend that are all taken', () => {
+  it('by bodies that do not end make others wait no longer than for a response: 504', async () => {
+    const narrow = await startHttp2Upstream(
+      (stream) => {
+        stream.respond({ ':status': 200 })
+        stream.write('the beginning')
+      },
+      { maxConcurrentStreams: 1 },
+    )
+    const through = await startThrough(narrow.url, { connections: 1, response_timeout: '1s' })
+    await through.ready()
+    const taken = await fetchThrough('/taken', {}, through)
+    expect(taken.status).toBe(200)
+    const other = await openCaller(through.proxyPort)
+    const token = issuer.signAccessToken()
+    const gone = other.start('/gone', { token })
+    gone.stream.on('ready', () => setTimeout(() => gone.stream.close(8), 100))
+    const [late, ofHttp2] = await Promise.all([fetchThrough('/late', {}, through), other.get('/late', { token })])
+    expect([late.status, ((await late.json()) as { code: string }).code]).toEqual([504, 'upstream_timeout'])
+    expect(ofHttp2.status).toBe(504)
+    expect(through.lastRequest()).toMatchObject({ detail: { cause: 'no stream free' } })
+    expect(narrow.requests.map(({ path }) => path)).toEqual(['/taken'])
+    // As soon as there is room, others are served.
+    await taken.body?.cancel()
+    const next = await fetchThrough('/next', {}, through)
+    expect(next.status).toBe(200)
+    await next.body?.cancel()
+    other.close()
+    await through.stop()
+    await narrow.stop()
+  })
+})
+
 describe('without a backend that speaks HTTP/2', () => {
   it('there: 502', async () => {
     const gone = await startHttp2Upstream()

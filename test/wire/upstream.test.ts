@@ -134,7 +134,7 @@ describe('an upstream', () => {
   })
 
   it('that sends a stream of events may be silent in between for longer than others', async () => {
-    for (const type of ['text/event-stream', 'Text/Event-Stream;charset=utf-8']) {
+    for (const type of ['text/event-stream', 'Text/Event-Stream;charset=utf-8', 'application/grpc-web+proto']) {
       const { sidecar } = await backend((socket) => {
         socket.write(`HTTP/1.1 200 OK\r\nContent-Type: ${type}\r\n\r\ndata: first\n\n`)
         setTimeout(() => socket.end('data: second\n\n'), 2_500)

@@ -1,16 +1,8 @@
 import * as v from 'valibot'
 import { describe, expect, it } from 'vitest'
-import {
-  address,
-  audience,
-  claimPath,
-  count,
-  duration,
-  instant,
-  secret,
-  size,
-  url,
-} from '../../../src/config/fields.ts'
+import { address, url } from '../../../src/config/address-fields.ts'
+import { audience, claimPath, instant } from '../../../src/config/claim-fields.ts'
+import { count, duration, secret, size } from '../../../src/config/fields.ts'
 
 type Field = v.GenericSchema
 

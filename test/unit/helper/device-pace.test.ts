@@ -12,6 +12,14 @@ describe('the pace of devices', () => {
     expect(pace.delayMs('unknown')).toBe(5_000)
   })
 
+  it('knows the first poll of a code that was handed out here, once', () => {
+    const pace = createDevicePace(createFakeClock())
+    pace.begin('a', 5_000, 60_000)
+    expect([pace.isFirst('a'), pace.isFirst('a'), pace.isFirst('unknown')]).toEqual([true, false, false])
+    pace.pending('unknown')
+    expect(pace.isFirst('unknown')).toBe(false)
+  })
+
   it('grows with slow_down beyond a minute, and with failures up to one', () => {
     const clock = createFakeClock()
     const pace = createDevicePace(clock)
