@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import { refusal, UpstreamError, type CodedError, type Refusal, type UpstreamCode } from '../errors.ts'
-import { ResponseFault } from '../http/response-head.ts'
+import { MessageFault } from '../http/field-line.ts'
 import type { CallerRequest } from '../server/caller.ts'
 import type { Dial } from './dial.ts'
 import { ResponseReader, type ResponseSink } from './response-reader.ts'
@@ -145,7 +145,7 @@ export class Connection implements Carriage {
     try {
       this.#reader.read(bytes === READ_BUFFER.length ? READ_BUFFER : READ_BUFFER.subarray(0, bytes))
     } catch (error) {
-      if (!(error instanceof ResponseFault)) throw error
+      if (!(error instanceof MessageFault)) throw error
       this.#fail('upstream_invalid_response', error.message)
       return false
     }
