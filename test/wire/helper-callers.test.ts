@@ -4,7 +4,9 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import type { Clock } from '../../src/util/clock.ts'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import { createFakeClock } from '../fakes/clock.ts'
 import { openRaw, sendRaw } from '../fakes/raw.ts'
 import { startScriptedEndpoint, type ScriptedEndpoint } from '../fakes/scripted-endpoint.ts'
 import { allOutput, startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
@@ -31,8 +33,9 @@ afterAll(async () => {
   await Promise.all([cluster.stop(), scripted.stop()])
 })
 
-async function start(callers: object, listen: object = {}): Promise<FakeSidecar> {
+async function start(callers: object, listen: object = {}, clock?: Clock): Promise<FakeSidecar> {
   const sidecar = await startSidecar({
+    ...(clock && { clock }),
     config: {
       issuers: [
         { name: 'main', issuer: issuer.issuer, audience: issuer.audience },
@@ -290,6 +293,56 @@ describe('what a caller sends for itself', () => {
     socket.write(body)
     await expect.poll(received, { timeout: 5_000 }).toMatch(/HTTP\/1\.1 200 OK/)
     socket.destroy()
+    await sidecar.stop()
+  })
+})
+
+describe('a flood of callers that are not known', () => {
+  const exchanges = (one: FakeSidecar, caller: string) =>
+    one.logLines().filter((line) => line['msg'] === 'exchange' && line['caller'] === caller)
+  const LEFT_OUT = 'lines about callers that are not known were left out'
+  const leftOut = (one: FakeSidecar) => one.logLines().filter(({ msg }) => msg === LEFT_OUT)
+  const count = async (one: FakeSidecar, client: string, code: string) => {
+    const labels = `\\{client="${client}",grant="refresh_token",code="${code}"\\}`
+    return Number(new RegExp(`^bearward_helper_exchanges_total${labels} (\\d+)$`, 'm').exec(await one.metrics())?.[1])
+  }
+  const ATTEMPTS = 150
+  const guess = (one: FakeSidecar) =>
+    Promise.all(Array.from({ length: ATTEMPTS }, (_, i) => refresh(one, bearer(`wrong-secret-of-nobody-${i}`))))
+
+  it('has a bounded share of the log, is counted in full, and hides no caller that is known', async () => {
+    const clock = createFakeClock()
+    const sidecar = await start(CALLERS, {}, clock)
+    for (const { status } of await guess(sidecar)) expect(status).toBe(401)
+    expect((await refresh(sidecar, bearer(SECRET))).status).toBe(200)
+    expect(exchanges(sidecar, 'none')).toHaveLength(100)
+    expect(exchanges(sidecar, 'backend')).toHaveLength(1)
+    expect(await count(sidecar, 'none', 'caller_unauthenticated')).toBe(ATTEMPTS)
+    expect(await count(sidecar, 'web', 'ok')).toBe(1)
+    expect(leftOut(sidecar)).toEqual([])
+
+    clock.advance(10_000)
+    expect(leftOut(sidecar)).toMatchObject([{ level: 'warn', lines: ATTEMPTS - 100 }])
+    await guess(sidecar)
+    expect(exchanges(sidecar, 'none')).toHaveLength(200)
+    clock.advance(5_000)
+    await guess(sidecar)
+    expect(exchanges(sidecar, 'none')).toHaveLength(250)
+    clock.advance(5_000)
+    expect(leftOut(sidecar)).toMatchObject([{ lines: ATTEMPTS - 100 }, { lines: 2 * ATTEMPTS - 150 }])
+    await sidecar.stop()
+  })
+
+  it.each<[string, () => Record<string, string>, Record<string, string>, number]>([
+    ['pages in browsers', () => ({ origin: 'https://evil.example' }), {}, 403],
+    ['requests that cannot be read', () => ({}), { client_assertion: 'x' }, 400],
+    ['tokens of service accounts that are forged', () => bearer('eyJhbGciOiJSUzI1NiJ9.e30.AAAA'), {}, 401],
+  ])('is no other when it is one of %s', async (_what, headers, parameters, status) => {
+    const sidecar = await start(CALLERS, {}, createFakeClock())
+    for (let i = 0; i < 120; i += 1) {
+      expect((await refresh(sidecar, headers(), { client_id: 'web', ...parameters })).status).toBe(status)
+    }
+    expect(exchanges(sidecar, 'none')).toHaveLength(100)
     await sidecar.stop()
   })
 })
