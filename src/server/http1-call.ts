@@ -1,6 +1,8 @@
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { CodedError } from '../errors.ts'
+import type { BodySink } from '../http/body-reader.ts'
+import { MessageFault } from '../http/field-line.ts'
 import type { Http1Request } from '../http/http1-request.ts'
 import { httpDate } from '../util/http-date.ts'
 import type { CallerRequest, CallerResponse, Tunnel } from './caller.ts'
@@ -23,7 +25,7 @@ const NONE: readonly string[] = []
 type Framing = 'undecided' | 'length' | 'chunked' | 'close' | 'none'
 
 /** One request of HTTP/1.1 and the way of its response, in one. */
-export class Http1Call implements CallerRequest, CallerResponse {
+export class Http1Call implements CallerRequest, CallerResponse, BodySink {
   readonly httpVersionMajor = 1
   readonly httpVersionMinor: 0 | 1
   readonly method: string
@@ -120,13 +122,14 @@ export class Http1Call implements CallerRequest, CallerResponse {
 
   // What the connection tells
 
-  /** A part of the body came. */
-  takeData(chunk: Buffer): void {
+  onData(chunk: Buffer, last: boolean): void {
     this.#onData?.(chunk)
+    if (last) this.#onEnd?.()
   }
 
-  /** The body is there to its last byte. */
-  takeEnd(trailers: readonly string[] = NONE): void {
+  /** @throws MessageFault for trailers that say where the body ends: that was said before (RFC 9110 §6.5.1) */
+  onEnd(trailers: readonly string[] = NONE): void {
+    if (trailers.some(isFraming)) throw new MessageFault('framing in trailers')
     this.rawTrailers = trailers
     this.#onEnd?.()
   }
@@ -260,6 +263,10 @@ export class Http1Call implements CallerRequest, CallerResponse {
     this.shouldKeepAlive = false
     return ''
   }
+}
+
+function isFraming(name: string, i: number): boolean {
+  return i % 2 === 0 && /^(?:content-length|transfer-encoding)$/i.test(name)
 }
 
 function holds(fields: readonly string[], name: string): boolean {

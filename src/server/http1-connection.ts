@@ -78,7 +78,7 @@ export class Http1Connection implements Http1Host {
 
   /** Whether it carries nothing. */
   get idle(): boolean {
-    return this.#phase === 'head' && this.#text === ''
+    return this.#phase === 'head' && this.#text === '' && this.#held.length === 0
   }
 
   /** Ends it when its peer takes too long. */
@@ -104,9 +104,9 @@ export class Http1Connection implements Http1Host {
   }
 
   #take(chunk: Buffer): void {
-    if (this.#phase === 'head') this.#readHead(chunk)
+    if (this.#phase === 'head' && this.#held.length === 0) this.#readHead(chunk)
     else if (this.#phase === 'rest' || (this.#phase === 'call' && this.#isReading())) this.#readBody(chunk)
-    else if (this.#phase === 'call') this.#hold(chunk)
+    else if (this.#phase === 'call' || this.#phase === 'head') this.#hold(chunk)
   }
 
   #isReading(): boolean {
@@ -162,7 +162,7 @@ export class Http1Connection implements Http1Host {
     this.#held = rest
     if (this.#owner.draining) call.shouldKeepAlive = false
     if (request.upgrades) this.#handOver(call)
-    else if (request.framing !== 'none') this.#body.begin(request.framing, request.length, this.#sinkOf(call))
+    else if (request.framing !== 'none') this.#body.begin(request.framing, request.length, call)
     this.#owner.handle(call, request.expectsContinue, request.fault)
   }
 
@@ -173,19 +173,6 @@ export class Http1Connection implements Http1Host {
     call.shouldKeepAlive = false
     call.tunnel = { socket, early: this.#held }
     socket.off('data', this.#onData).off('end', this.#onEnd).pause()
-  }
-
-  #sinkOf(call: Http1Call) {
-    return {
-      onData(chunk: Buffer, last: boolean) {
-        call.takeData(chunk)
-        if (last) call.takeEnd()
-      },
-      onEnd(trailers?: readonly string[]) {
-        if (trailers?.some(isFraming)) throw new MessageFault('framing in trailers')
-        call.takeEnd(trailers)
-      },
-    }
   }
 
   /** What comes while the request ahead is answered. */
@@ -236,12 +223,18 @@ export class Http1Connection implements Http1Host {
   #next(): void {
     this.#phase = 'head'
     this.#sinceMs = performance.now()
+    // A single read can bring two thousand requests: those of other connections come in between.
+    if (this.#held.length > 0) setImmediate(this.#readHeld)
     // Whoever could not take the last part of the body does not ask for more.
-    if (this.socket.isPaused()) this.socket.resume()
+    else if (this.socket.isPaused()) this.socket.resume()
+  }
+
+  readonly #readHeld = (): void => {
+    if (this.#phase !== 'head') return
     const held = this.#held
-    if (held.length === 0) return
     this.#held = NOTHING
     this.#onData(held)
+    if (this.#phase === 'head') this.socket.resume()
   }
 
   /** No more is read; the peer may take what was written, and should close. */
@@ -280,16 +273,11 @@ export class Http1Connection implements Http1Host {
   readonly #onEnd = (): void => {
     if (this.#call !== undefined) this.socket.destroy()
     else if (this.#phase === 'head' && this.#text !== '') this.#refuse('header_invalid', 'cut off')
-    else this.socket.end()
+    else this.#finish()
   }
 }
 
 function ignore(): void {}
-
-/** Of trailer fields: what must not come at the end of a body, for where that is was said before (RFC 9110 §6.5.1). */
-function isFraming(name: string, i: number): boolean {
-  return i % 2 === 0 && /^(?:content-length|transfer-encoding)$/i.test(name)
-}
 
 /** Where the first line begins that is not empty: some callers end a body with a line break too many (RFC 9112 §2.2). */
 function skipEmptyLines(text: string): number {

@@ -35,7 +35,7 @@ const CHECK_INTERVAL_MS = 500
 export function createHttp1Connections(options: Http1Options): Http1Connections {
   const { limits, handle, newRequestId } = options
   const connections = new Set<Http1Connection>()
-  const seconds = Math.ceil(limits.keepAliveTimeoutMs / 1000)
+  const seconds = Math.max(1, Math.floor(limits.keepAliveTimeoutMs / 1000))
   const owner: Http1Owner & { draining: boolean } = {
     limits,
     keepAliveFields: `Connection: keep-alive\r\nKeep-Alive: timeout=${seconds}\r\n`,

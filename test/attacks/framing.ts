@@ -450,6 +450,7 @@ export const FORWARDED: readonly Forwarded[] = [
   counted('a length in lower case', 'content-length:1\r\n', 'content-length: 1\r\n'),
   counted('tabs around the length', 'Content-Length:\t1 \r\n', CL),
   counted('a length with leading zeros', 'Content-Length: 0001\r\n', 'Content-Length: 0001\r\n'),
+  counted('a length of zeros', 'Content-Length: 000\r\n', 'Content-Length: 000\r\n', ''),
   counted('a coding with an underscore', `Transfer_Encoding: chunked\r\n${CL}`, CL),
   counted('a coding with a dot', `Transfer.Encoding: chunked\r\n${CL}`, CL),
   counted('a length with an underscore', `Content_Length: 99\r\n${CL}`, CL),
