@@ -83,8 +83,7 @@ export function createTokenVerifier(options: VerifierOptions): TokenVerifier {
     } catch {
       // Not the token's verification failed but one use of it.
     }
-    cache.set(id, token)
-    return token
+    return cache.set(id, token)
   }
 
   return {

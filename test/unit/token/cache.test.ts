@@ -42,6 +42,16 @@ describe('the memory of tokens', () => {
     expect(cache.status().bytes).toBeGreaterThan(bytes + 10_000)
   })
 
+  it('keeps a copy, so that what is added to the token later is neither in it nor uncounted', () => {
+    const cache = createTokenCache({ maxEntries: 10, maxBytes: MIB })
+    const brought = token({ n: 1 })
+    const kept = cache.set('a', brought)
+    brought.identity = ['x-auth-org', 'y']
+    ;(brought.scopes as string[]).push('admin')
+    expect(cache.get('a')).toBe(kept)
+    expect(kept).toEqual(token({ n: 1 }))
+  })
+
   it('does not keep a token that would take all of it', () => {
     const cache = createTokenCache({ maxEntries: 10, maxBytes: MIB })
     cache.set('small', token({ n: 1 }))
