@@ -102,7 +102,7 @@ class Sidecar implements App {
     this.#config = config
     this.#metrics = createMetrics(version)
     const accessLog = () => this.#config.telemetry.access_log
-    this.telemetry = createTelemetry({ log, metrics: this.#metrics, accessLog, describeFetchError })
+    this.telemetry = createTelemetry({ log, metrics: this.#metrics, clock, accessLog, describeFetchError })
     this.#context = {
       env,
       telemetry: this.telemetry,

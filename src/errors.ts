@@ -188,7 +188,7 @@ export const GRANT_CODES = Object.freeze({
   issuer_unreachable: 'The issuer could not be asked; the grant was not spent.',
   issuer_timeout: 'The issuer did not answer in time; the grant may be spent.',
   issuer_error: 'The issuer answered with a server error; the grant may be spent.',
-  outcome_unknown: 'The connection to the issuer broke; the grant may be spent.',
+  outcome_unknown: 'The connection to the issuer broke, or the replica that was spending died; the grant may be spent.',
   keys_unavailable: 'The keys of the issuer are not available; the grant was not spent.',
   issuer_unavailable:
     'The issuer failed several times in a row and is left alone for a moment; the grant was not spent.',

@@ -2,11 +2,12 @@ import type { Config } from './config/schema.ts'
 import type { CallerHandler } from './server/caller.ts'
 import {
   createListener,
-  type Listener,
   type ListenAddress,
-  type ListenerOptions,
+  type Listener,
+  type ListenerLimits,
   type RequestHandler,
 } from './server/listener.ts'
+import { createProxyListener } from './server/proxy-listener.ts'
 import { createTlsSource, type TlsSource } from './server/tls.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
 import { newRequestId } from './util/request-id.ts'
@@ -23,8 +24,6 @@ export interface OpenListener {
   readonly port: number
 }
 
-type Extras = Pick<ListenerOptions, 'tls' | 'http2' | 'upgrades'>
-
 /**
  * Opens the listener for traffic: HTTP/1.1 and HTTP/2, in the clear or over TLS.
  *
@@ -35,12 +34,17 @@ export async function openProxyListener(
   handle: CallerHandler,
   telemetry: Telemetry,
 ): Promise<OpenListener> {
-  const extras = {
+  const listener = createProxyListener({
+    address: config.listen.proxy,
+    limits: { ...limitsOf(config), concurrentStreams: config.limits.concurrent_streams },
+    handle,
+    newRequestId,
+    onUnreadable: telemetry.requestUnreadable,
+    onDropped: telemetry.connectionDropped,
+    onHandshakeFailed: telemetry.handshakeFailed,
     tls: createConfiguredTls(config, telemetry),
-    http2: { handle, concurrentStreams: config.limits.concurrent_streams },
-    upgrades: true,
-  }
-  return open('proxy', { ...optionsOf('proxy', config, telemetry), ...extras, handle }, config)
+  })
+  return open('proxy', listener, config)
 }
 
 /**
@@ -54,34 +58,28 @@ export async function openListener(
   handle: RequestHandler,
   telemetry: Telemetry,
 ): Promise<OpenListener> {
-  return open(name, { ...optionsOf(name, config, telemetry), handle }, config)
+  const listener = createListener({
+    address: config.listen[name],
+    limits: limitsOf(config),
+    handle,
+    newRequestId,
+    onUnreadable: () => undefined,
+    onDropped: telemetry.connectionDropped,
+  })
+  return open(name, listener, config)
 }
 
-function optionsOf(
-  name: ListenerName,
-  { listen, limits }: Config,
-  telemetry: Telemetry,
-): Omit<ListenerOptions, 'handle' | keyof Extras> {
+function limitsOf({ limits }: Config): ListenerLimits {
   return {
-    address: listen[name],
-    limits: {
-      headerBytes: limits.header_bytes,
-      headersTimeoutMs: limits.headers_timeout,
-      keepAliveTimeoutMs: limits.keep_alive_timeout,
-      sendTimeoutMs: limits.send_timeout,
-      connections: limits.connections,
-    },
-    newRequestId,
-    onDropped: telemetry.connectionDropped,
-    onHandshakeFailed: telemetry.handshakeFailed,
-    onUnreadable: (code, reason, peer, requestId) => {
-      if (name === 'proxy') telemetry.requestUnreadable(code, reason, peer, requestId)
-    },
+    headerBytes: limits.header_bytes,
+    headersTimeoutMs: limits.headers_timeout,
+    keepAliveTimeoutMs: limits.keep_alive_timeout,
+    sendTimeoutMs: limits.send_timeout,
+    connections: limits.connections,
   }
 }
 
-async function open(name: ListenerName, options: ListenerOptions, { listen }: Config): Promise<OpenListener> {
-  const listener = createListener(options)
+async function open(name: ListenerName, listener: Listener, { listen }: Config): Promise<OpenListener> {
   try {
     return { listener, port: await listener.start() }
   } catch (error) {

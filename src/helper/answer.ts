@@ -21,6 +21,8 @@ export interface SpendNames {
   readonly lease: string
   /** Of the answer of one attempt. */
   answer(attempt: string): string
+  /** Of the sign of life of whoever makes that attempt. */
+  pulse(attempt: string): string
   seal(attempt: string, caller: string, answer: Answer): string
   /** @returns undefined for a text that was not sealed by somebody with the same credential for the same attempt */
   open(attempt: string, text: string): { readonly caller: string; readonly answer: Answer } | undefined
@@ -43,6 +45,7 @@ export function createSpendNames({ client, credential, parameters }: SpendIdenti
   return {
     lease: `l.${derive('lease').toString('base64url')}`,
     answer: (attempt) => `a.${derive('answer', attempt).toString('base64url')}`,
+    pulse: (attempt) => `p.${derive('pulse', attempt).toString('base64url')}`,
     seal(attempt, caller, answer) {
       const iv = randomBytes(IV_BYTES)
       const cipher = createCipheriv(CIPHER, derive('key', attempt), iv)

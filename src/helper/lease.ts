@@ -51,10 +51,17 @@ export class LeaseFailure extends Error {
 
 /** How long an answer waits for replicas that were waiting for it. */
 const ANSWER_MS = 10_000
-/** How often the owner looks after its lease: a store that was restarted has lost it. */
+/** How often the owner looks after its lease, which a store that was restarted has lost, and shows that it lives. */
 const RENEWAL_MS = 1_000
 /** How long a lease must be gone before its owner is believed to be: more than two of its renewals. */
 const GONE_MS = 2_500
+/**
+ * How long an owner may show no sign of life before nobody waits for it any more: it may have to connect to the store anew,
+ * which takes 5 s at most, and then its next renewal. Counted while the store answers, by whoever waits.
+ */
+const SILENT_MS = 8_000
+/** A store may keep a sign of life for longer than it counts: only that it changes tells anything. */
+const PULSE_MS = 10_000
 /** How long a store may be away before nobody waits for it any more. */
 const STORE_GONE_MS = 30_000
 const POLL = { firstMs: 20, mostMs: 250 }
@@ -103,9 +110,11 @@ async function readAgain(
 }
 
 /**
- * Waits for the answer of another replica.
+ * Waits for the answer of another replica. Never spends: what a replica that died leaves behind keeps everybody from that for
+ * as long as its lease lasts.
  *
- * @throws GrantError the same that the other replica got; `outcome_unknown` when it left without an answer
+ * @throws GrantError the same that the other replica got; `outcome_unknown` when it left without an answer, or shows no sign
+ * of life
  */
 export async function awaitAnswer(
   { names }: LeasedSpend,
@@ -113,18 +122,23 @@ export async function awaitAnswer(
   { store, clock, leaseMs }: LeaseOptions,
 ): Promise<TokenEndpointResponse> {
   let pauseMs = POLL.firstMs
-  let [goneMs, storeGoneMs] = [0, 0]
+  let [goneMs, silentMs, storeGoneMs] = [0, 0, 0]
+  let pulse: string | undefined
   let reason = 'lease_ended'
-  const isOver = (waitedMs: number) => waitedMs >= 2 * leaseMs || goneMs >= GONE_MS || storeGoneMs >= STORE_GONE_MS
+  const isOver = (waitedMs: number) =>
+    waitedMs >= 2 * leaseMs || goneMs >= GONE_MS || silentMs >= SILENT_MS || storeGoneMs >= STORE_GONE_MS
   for (let waitedMs = 0; !isOver(waitedMs); waitedMs += pauseMs) {
     try {
       // In this order: an answer is there before its lease ends.
       const isHeld = (await store.get(names.lease)) === held(id)
       const text = await store.get(names.answer(id))
       if (text !== undefined) return unwrap(names.open(id, text)?.answer)
+      const beat = await store.get(names.pulse(id))
       goneMs = isHeld ? 0 : goneMs + pauseMs
+      silentMs = beat === undefined || beat === pulse ? silentMs + pauseMs : 0
+      pulse = beat ?? pulse
       storeGoneMs = 0
-      reason = 'lease_ended'
+      reason = isHeld ? 'owner_silent' : 'lease_ended'
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       storeGoneMs += pauseMs
@@ -199,17 +213,25 @@ async function leaveAnswer(
   } else await store.deleteIfEqual(names.lease, held(id))
 }
 
-/** Keeps a lease while its spend is under way, and sets it again in a store that lost it. @returns what ends that */
+/**
+ * Keeps a lease while its spend is under way, sets it again in a store that lost it, and shows whoever waits that the owner
+ * lives. @returns what ends that
+ */
 function renew({ names }: LeasedSpend, attempt: Attempt, { store, clock, leaseMs }: LeaseOptions): () => Promise<void> {
   let underWay = Promise.resolve()
   let callOff: () => void
   let ended = false
+  let beats = 0
   const value = held(attempt.id)
   const once = async () => {
     const kept = await store.replaceIfEqual(names.lease, value, value, leaseMs)
-    if (kept || ended) return
-    attempt.mayBeKnown = true
-    await store.getOrSet(names.lease, value, leaseMs)
+    if (ended) return
+    if (!kept) {
+      attempt.mayBeKnown = true
+      await store.getOrSet(names.lease, value, leaseMs)
+    }
+    beats += 1
+    await store.set(names.pulse(attempt.id), String(beats), PULSE_MS)
   }
   const next = () => {
     callOff = clock.after(RENEWAL_MS, () => {

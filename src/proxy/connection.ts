@@ -1,8 +1,9 @@
 import type { Socket } from 'node:net'
 import { refusal, UpstreamError, type CodedError, type Refusal, type UpstreamCode } from '../errors.ts'
-import { ResponseFault } from '../http/response-head.ts'
+import { MessageFault } from '../http/field-line.ts'
 import type { CallerRequest } from '../server/caller.ts'
 import type { Dial } from './dial.ts'
+import { atEndOfTurn } from './end-of-turn.ts'
 import { ResponseReader, type ResponseSink } from './response-reader.ts'
 
 /** One request for the upstream, and who takes its response. */
@@ -75,6 +76,8 @@ export class Connection implements Carriage {
   #request: UpstreamRequest | undefined
   #connected = false
   #sent = 0
+  /** The head of the request under way for as long as it has not left. */
+  #held = ''
   #uploading = false
   /** While a body is sent: whether its next part is the upstream's to take, or the caller's to send. */
   #awaitsCaller = false
@@ -103,15 +106,22 @@ export class Connection implements Carriage {
     socket.on('close', () => this.#fail('upstream_reset', 'closed'))
   }
 
-  /** Sends a request; the connection must be idle. */
+  /** Sends a request, at the end of this turn unless it has a body; the connection must be idle. */
   send(request: UpstreamRequest): void {
     this.#request = request
     request.connection = this
     this.#sent += 1
     this.#reader.expect(request.method, request)
-    this.#socket.write(request.head, 'latin1')
+    this.#held = request.head
     this.#deadlineMs = performance.now() + this.#options.responseTimeoutMs
-    if (request.body !== undefined) this.#upload(request.body, request.chunked)
+    if (request.body === undefined) return atEndOfTurn(this.#leave)
+    this.#leave()
+    this.#upload(request.body, request.chunked)
+  }
+
+  readonly #leave = (): void => {
+    if (this.#held !== '') this.#socket.write(this.#held, 'latin1')
+    this.#held = ''
   }
 
   /** Gives up the request under way, and the connection with it. */
@@ -138,14 +148,14 @@ export class Connection implements Carriage {
   }
 
   #read(bytes: number): boolean {
-    if (this.#request === undefined) {
+    if (this.#request === undefined || this.#held !== '') {
       this.#fail('upstream_invalid_response', 'bytes that nobody asked for')
       return false
     }
     try {
       this.#reader.read(bytes === READ_BUFFER.length ? READ_BUFFER : READ_BUFFER.subarray(0, bytes))
     } catch (error) {
-      if (!(error instanceof ResponseFault)) throw error
+      if (!(error instanceof MessageFault)) throw error
       this.#fail('upstream_invalid_response', error.message)
       return false
     }
@@ -227,8 +237,9 @@ export class Connection implements Carriage {
 
   #fail(code: UpstreamCode, cause: string): void {
     if (this.#closed) return
+    const unsent = this.#held !== '' && code !== 'caller_gone'
     const request = this.#detach()
-    const stale = request !== undefined && code === 'upstream_reset' && this.#isStale(request)
+    const stale = request !== undefined && (unsent || code === 'upstream_reset') && this.#isStale(request, unsent)
     this.#destroy()
     if (request === undefined) return
     if (stale) this.#owner.onStale(request)
@@ -245,6 +256,7 @@ export class Connection implements Carriage {
   #detach(): UpstreamRequest | undefined {
     const request = this.#request
     this.#request = undefined
+    this.#held = ''
     this.#deadlineMs = Infinity
     this.#awaitsCaller = false
     if (request !== undefined) request.connection = undefined
@@ -254,8 +266,8 @@ export class Connection implements Carriage {
   }
 
   /** The server closed an idle connection just as the next request was sent: the oldest race of keep-alive. */
-  #isStale({ method, body }: UpstreamRequest): boolean {
-    return this.#sent > 1 && !this.#reader.touched && body === undefined && IDEMPOTENT.has(method)
+  #isStale({ method, body }: UpstreamRequest, unsent: boolean): boolean {
+    return this.#sent > 1 && (unsent || (!this.#reader.touched && body === undefined && IDEMPOTENT.has(method)))
   }
 
   #destroy(): void {

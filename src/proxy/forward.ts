@@ -46,13 +46,15 @@ export function createForward({ upstream, tunnels, filter, totalTimeoutMs }: For
     const carrier = new Carrier(permit, exchange, filter, onFailure)
     exchange.carrier = carrier
     if (exchange.expectsContinue && carrier.body !== undefined) exchange.response.writeContinue()
+    carrier.body?.onFault?.((fault) => carrier.giveUp(fault))
     if (totalTimeoutMs > 0) limitTime(carrier, exchange.response, totalTimeoutMs)
     upstream.dispatch(carrier)
   }
 }
 
 function limitTime(carrier: Carrier, response: CallerResponse, limitMs: number): void {
-  const timer = setTimeout(() => carrier.expire(), limitMs)
+  const late = () => carrier.giveUp(new UpstreamError('upstream_timeout', { limit: 'total_timeout' }))
+  const timer = setTimeout(late, limitMs)
   response.on('close', () => clearTimeout(timer))
 }
 
@@ -78,7 +80,7 @@ class Carrier implements UpstreamRequest {
   /** What came of the response, until it is known that all that came with it is good: a caller is told 502 rather than cut. */
   #head: Head | undefined = undefined
   #held: Buffer[] = NOTHING
-  #expired = false
+  #givenUp = false
 
   constructor(permit: Permit, exchange: Exchange, filter: RequestFieldFilter, onFailure: FailureHandler) {
     const { request } = exchange
@@ -111,10 +113,10 @@ class Carrier implements UpstreamRequest {
     this.connection?.cancel()
   }
 
-  /** It took too long, whoever's fault that is. */
-  expire(): void {
-    this.onFailure(new UpstreamError('upstream_timeout', { limit: 'total_timeout' }))
-    this.#expired = true
+  /** Something else than the upstream ends it. */
+  giveUp(error: CodedError): void {
+    this.onFailure(error)
+    this.#givenUp = true
     this.cancel()
   }
 
@@ -163,7 +165,7 @@ class Carrier implements UpstreamRequest {
   }
 
   onFailure(error: CodedError): void {
-    if (this.#expired) return
+    if (this.#givenUp) return
     if (this.#response.headersSent) this.#cut(error)
     this.#onFailure(this.#exchange, error)
   }

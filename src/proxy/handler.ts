@@ -5,7 +5,7 @@ import type { Permit } from '../gate/permit.ts'
 import type { CorsFields } from '../http/cors.ts'
 import { plainAddress, type Peer } from '../http/forwarded.ts'
 import { readGrpcType, toGrpcResponse } from '../http/grpc.ts'
-import { findField, type FieldList } from '../http/headers.ts'
+import { findField } from '../http/headers.ts'
 import { toProblemResponse } from '../http/problem.ts'
 import type { CallerHandler, CallerRequest } from '../server/caller.ts'
 import type { OutcomeRecorder } from '../telemetry/outcome.ts'
@@ -159,7 +159,6 @@ function ignore(): void {}
 /** Refuses what this version cannot carry, before anybody else has to think about it. */
 function checkSupported(request: CallerRequest, expectsContinue: boolean): void {
   const { method, rawHeaders, tunnel } = request
-  checkFraming(rawHeaders)
   // A TRACE would show the caller what we add to its request.
   if (method === 'TRACE') throw refusal('method_not_supported', { method })
   const upgrade = findField(rawHeaders, 'upgrade')
@@ -168,22 +167,6 @@ function checkSupported(request: CallerRequest, expectsContinue: boolean): void 
   // The parser leaves it unread, and the backend would take the first frames for it.
   if (tunnel !== undefined && hasBody(request)) throw refusal('header_invalid', { reason: 'body of an upgrade' })
   if (!expectsContinue && findField(rawHeaders, 'expect').count > 0) throw refusal('expectation_failed')
-}
-
-/** More than any backend can count: 2^64 - 1 is a length to the parser, and -1 to others. */
-const MAX_LENGTH_DIGITS = 15
-
-/** First of all, since it says where the next request begins. */
-function checkFraming(fields: FieldList): void {
-  const coding = findField(fields, 'transfer-encoding')
-  // Node undoes chunks and nothing else: a body in another coding would arrive without the field that says so.
-  if (coding.count > 1 || (coding.value ?? 'chunked').toLowerCase() !== 'chunked') {
-    throw refusal('header_invalid', { reason: 'transfer-encoding' })
-  }
-  const length = findField(fields, 'content-length').value
-  if (length !== undefined && length.length > MAX_LENGTH_DIGITS) {
-    throw refusal('header_invalid', { reason: 'content-length' })
-  }
 }
 
 /** The one protocol that a connection may be switched to (RFC 6455 §4.2.1). */

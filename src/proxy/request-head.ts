@@ -51,7 +51,7 @@ export function isChunked({ rawHeaders }: CallerRequest): boolean {
 
 /** Whether there is a body: a length of 0 is none. */
 export function hasBody(request: CallerRequest): boolean {
-  return isChunked(request) || (findField(request.rawHeaders, 'content-length').value ?? '0') !== '0'
+  return isChunked(request) || Number(findField(request.rawHeaders, 'content-length').value ?? 0) > 0
 }
 
 /** Whether the caller knows neither chunks nor interim responses. */

@@ -1,30 +1,24 @@
-import { readResponseHead, readTrailerField, ResponseFault, type ResponseHead } from '../http/response-head.ts'
+import { BodyReader, type BodySink } from '../http/body-reader.ts'
+import { MessageFault } from '../http/field-line.ts'
+import { readResponseHead, type ResponseHead } from '../http/response-head.ts'
 
 /** What a caller is told of the head of a response. */
 export type Head = Pick<ResponseHead, 'status' | 'fields'>
 
 /** What becomes of a response as it is read. Chunks are valid during the call only. */
-export interface ResponseSink {
+export interface ResponseSink extends BodySink {
   /** The head. `followed`: more of the response came with it, and a call of `onData` or `onEnd` follows at once. */
   onHead(head: Head, followed: boolean): void
   /** An interim response with status 103 (RFC 8297); others are passed over. */
   onEarlyHints?(fields: readonly string[]): void
-  /** A part of the body. `last`: it is the last one, and no `onEnd` follows. */
-  onData(chunk: Buffer, last: boolean): void
-  /** The end of a body whose last part was not known to be it, with the trailer fields as received, if any. */
-  onEnd(trailers?: readonly string[]): void
 }
 
-/** Longest head, and longest line between chunks, in bytes. */
+/** Longest head in bytes. */
 const MAX_HEAD_BYTES = 64 * 1024
-const MAX_LINE_BYTES = 1024
 /** Most interim responses to one request: one of each kind would be enough. */
 const MAX_INTERIM = 32
-const CHUNK_SIZE = /^([0-9a-fA-F]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?$/
 
-type State = 'head' | 'length' | 'close' | 'chunk-size' | 'chunk' | 'chunk-end' | 'trailers' | 'done'
-
-const FIRST_STATE = { length: 'length', chunked: 'chunk-size', close: 'close' } as const
+type State = 'head' | 'body' | 'done'
 
 /**
  * Reads the responses of one connection, one after the other, as their bytes come (RFC 9112 §6 and §7). Interim responses
@@ -34,15 +28,12 @@ export class ResponseReader {
   #state: State = 'done'
   #sink: ResponseSink | undefined
   #isHeadRequest = false
-  /** Text of a head or line that is not complete yet. */
+  readonly #body = new BodyReader(MAX_HEAD_BYTES, 'response')
+  /** Text of a head that is not complete yet. */
   #pending = ''
-  /** Bytes left of the body or chunk. */
-  #left = 0
   #reusable = false
   #touched = false
   #interim = 0
-  #trailerBytes = 0
-  #trailers: string[] | undefined = undefined
   /** What the head of the last response announced; see ResponseHead. */
   keepAliveMs: number | undefined
   /** Whether the body of the last response may be silent for as long as it likes. */
@@ -83,7 +74,7 @@ export class ResponseReader {
   /**
    * Takes bytes from the connection.
    *
-   * @throws ResponseFault; the connection must be closed then
+   * @throws MessageFault; the connection must be closed then
    */
   read(chunk: Buffer): void {
     let at = 0
@@ -104,18 +95,15 @@ export class ResponseReader {
    * @returns whether that completed the response
    */
   end(): boolean {
-    if (this.#state !== 'close') return this.#state === 'done'
-    this.#finish()
-    return true
+    if (this.#state === 'body' && this.#body.end()) this.#state = 'done'
+    return this.#state === 'done'
   }
 
   #step(chunk: Buffer, at: number): number {
-    const state = this.#state
-    if (state === 'head') return this.#readHead(chunk, at)
-    if (state === 'length' || state === 'chunk') return this.#readCounted(chunk, at)
-    if (state !== 'close') return this.#readLine(chunk, at)
-    this.#sink?.onData(at === 0 ? chunk : chunk.subarray(at), false)
-    return chunk.length
+    if (this.#state === 'head') return this.#readHead(chunk, at)
+    const next = this.#body.read(chunk, at)
+    if (this.#body.done) this.#state = 'done'
+    return next
   }
 
   #readHead(chunk: Buffer, at: number): number {
@@ -124,7 +112,7 @@ export class ResponseReader {
     const mark = before === 0 ? chunk.indexOf('\r\n\r\n', at, 'latin1') : -1
     const text = this.#pending + chunk.toString('latin1', at, mark === -1 ? chunk.length : mark + 4)
     const end = mark === -1 ? text.indexOf('\r\n\r\n', Math.max(0, before - 3)) : text.length - 4
-    if ((end === -1 ? text.length : end) > MAX_HEAD_BYTES) throw new ResponseFault('head too large')
+    if ((end === -1 ? text.length : end) > MAX_HEAD_BYTES) throw new MessageFault('head too large')
     if (end === -1) {
       this.#pending = text
       return chunk.length
@@ -141,70 +129,20 @@ export class ResponseReader {
     const bodiless = this.#isHeadRequest || status === 204 || status === 304
     const empty = bodiless || length === 0
     this.#reusable = head.persistent && (bodiless || framing !== 'close')
-    this.#state = empty ? 'done' : FIRST_STATE[framing]
-    this.#left = length
+    this.#state = empty ? 'done' : 'body'
     this.keepAliveMs = head.keepAliveMs
     this.mayBeSilent = head.mayBeSilent
-    this.#sink?.onHead(head, more || empty)
-    if (empty) this.#finish()
+    const sink = this.#sink as ResponseSink
+    this.#sink = undefined
+    if (!empty) this.#body.begin(framing, length, sink)
+    sink.onHead(head, more || empty)
+    if (empty) sink.onEnd()
   }
 
   #passOver({ status, fields }: ResponseHead): void {
-    if (status === 101) throw new ResponseFault('switched protocols unasked')
+    if (status === 101) throw new MessageFault('switched protocols unasked')
     this.#interim += 1
-    if (this.#interim > MAX_INTERIM) throw new ResponseFault('too many interim responses')
+    if (this.#interim > MAX_INTERIM) throw new MessageFault('too many interim responses')
     if (status === 103) this.#sink?.onEarlyHints?.(fields)
-  }
-
-  #readCounted(chunk: Buffer, at: number): number {
-    const end = Math.min(chunk.length, at + this.#left)
-    this.#left -= end - at
-    const complete = this.#left === 0
-    const last = complete && this.#state === 'length'
-    if (complete) this.#state = last ? 'done' : 'chunk-end'
-    const part = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end)
-    const sink = this.#sink
-    if (last) this.#sink = undefined
-    sink?.onData(part, last)
-    return end
-  }
-
-  #readLine(chunk: Buffer, at: number): number {
-    const feed = chunk.indexOf(10, at)
-    const end = feed === -1 ? chunk.length : feed + 1
-    const line = this.#pending + chunk.toString('latin1', at, end)
-    if (line.length > MAX_LINE_BYTES) throw new ResponseFault('line too long')
-    this.#pending = feed === -1 ? line : ''
-    if (feed === -1) return end
-    if (!line.endsWith('\r\n')) throw new ResponseFault('line break')
-    this.#takeLine(line.slice(0, -2))
-    return end
-  }
-
-  #takeLine(line: string): void {
-    if (this.#state === 'chunk-size') {
-      const size = CHUNK_SIZE.exec(line)?.[1]
-      if (size === undefined) throw new ResponseFault('chunk size')
-      this.#left = parseInt(size, 16)
-      this.#trailerBytes = 0
-      this.#trailers = undefined
-      this.#state = this.#left === 0 ? 'trailers' : 'chunk'
-    } else if (this.#state === 'chunk-end') {
-      if (line !== '') throw new ResponseFault('chunk longer than its size')
-      this.#state = 'chunk-size'
-    } else if (line === '') {
-      this.#finish(this.#trailers)
-    } else {
-      this.#trailerBytes += line.length
-      if (this.#trailerBytes > MAX_HEAD_BYTES) throw new ResponseFault('trailers too large')
-      readTrailerField(line, (this.#trailers ??= []))
-    }
-  }
-
-  #finish(trailers?: readonly string[]): void {
-    this.#state = 'done'
-    const sink = this.#sink
-    this.#sink = undefined
-    sink?.onEnd(trailers)
   }
 }

@@ -1,7 +1,8 @@
 import type { Socket } from 'node:net'
 import { refusal, UpstreamError, type CodedError, type UpstreamCode } from '../errors.ts'
 import { keepResponseFields } from '../http/headers.ts'
-import { readResponseHead, ResponseFault, type ResponseHead } from '../http/response-head.ts'
+import { MessageFault } from '../http/field-line.ts'
+import { readResponseHead, type ResponseHead } from '../http/response-head.ts'
 import { closeFrame, FrameBoundary } from '../http/websocket.ts'
 import type { Tunnel as CallerSide } from '../server/caller.ts'
 import type { Clock } from '../util/clock.ts'
@@ -109,10 +110,10 @@ class Tunnel {
     const end = this.#text.indexOf('\r\n\r\n')
     if (end === -1 && this.#text.length < MAX_HEAD_BYTES) return
     try {
-      if (end === -1) throw new ResponseFault('head too large')
+      if (end === -1) throw new MessageFault('head too large')
       this.#take(readResponseHead(this.#text.slice(0, end + 2)), end + 4)
     } catch (error) {
-      if (!(error instanceof ResponseFault)) throw error
+      if (!(error instanceof MessageFault)) throw error
       this.#fail('upstream_invalid_response', error.message)
     }
   }
@@ -123,7 +124,7 @@ class Tunnel {
     const rest = Buffer.from(this.#text.slice(length), 'latin1')
     if (head.status !== 101) return this.#passOn(Buffer.from(this.#text, 'latin1'))
     const upgrade = head.fields.findIndex((name, i) => i % 2 === 0 && name.toLowerCase() === 'upgrade')
-    if (head.fields[upgrade + 1]?.toLowerCase() !== 'websocket') throw new ResponseFault('another protocol')
+    if (head.fields[upgrade + 1]?.toLowerCase() !== 'websocket') throw new MessageFault('another protocol')
     this.#splice(head.fields, rest)
   }
 

@@ -10,8 +10,7 @@ export interface Tunnel {
 }
 
 /**
- * A request as it comes from the caller, in the form that HTTP/1.1 gives it: an `IncomingMessage` of node:http is one, and
- * so is a stream of HTTP/2 (server/http2-call.ts).
+ * A request as it comes from the caller, in the form that HTTP/1.1 gives it (server/http1-call.ts, server/http2-call.ts).
  */
 export interface CallerRequest {
   readonly httpVersionMajor: number
@@ -30,11 +29,13 @@ export interface CallerRequest {
   on(event: 'data', listener: (chunk: Buffer) => void): unknown
   /** `end`: the body is there to its last byte; it does not come for a body that was cut off. */
   on(event: 'end' | 'error', listener: () => void): unknown
+  /** Tells of a body that turns out to be malformed, where the protocol is not checked by a library. `end` does not come. */
+  onFault?(listener: (fault: CodedError) => void): void
   pause(): unknown
   resume(): unknown
 }
 
-/** The way of a response to the caller: a `ServerResponse` of node:http is one. */
+/** The way of a response to the caller. */
 export interface CallerResponse {
   statusCode: number
   /** Cleared to close the connection of HTTP/1.1 after the response. */

@@ -1,20 +1,12 @@
-import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http'
-import { createServer as createHttpsServer } from 'node:https'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { Server as TlsServer } from 'node:tls'
 import type { CodedError, RefusalCode } from '../errors.ts'
-import { findHttp1Fault } from '../http/http1-request.ts'
-import { toProblemResponse } from '../http/problem.ts'
 import { bind, type ListenAddress } from './bind.ts'
-import type { CallerHandler } from './caller.ts'
-import { createHttp2Connections, type Http2Connections } from './http2.ts'
-import { isAbort, toRefusalCode } from './parse-error.ts'
-import { CURRENT, leaveUnread, limitPipeline, whenSent, type Connection } from './pipeline.ts'
-import { divertHttp2, type Undecided } from './preface.ts'
+import { findHttp1Fault, isAbort, toRefusalCode } from './parse-error.ts'
+import { CURRENT, leaveUnread, limitPipeline, type Connection } from './pipeline.ts'
+import { toRawResponse } from './raw-response.ts'
 import { cutIdleReaders } from './readers.ts'
-import type { TlsSource } from './tls.ts'
-import { linger, prepareUpgrade } from './upgrade.ts'
 
 export type { ListenAddress } from './bind.ts'
 
@@ -51,18 +43,6 @@ export interface ListenerOptions {
   readonly newRequestId: () => string
   /** A connection past the limit was closed unanswered. */
   readonly onDropped: () => void
-  /** A caller did not get through the TLS handshake. */
-  readonly onHandshakeFailed: (reason: string, peer: string) => void
-  /** Speaks TLS; absent for connections in the clear. */
-  readonly tls?: TlsSource | undefined
-  /** Hands requests that ask to switch protocols to `handle`, with their `tunnel`. */
-  readonly upgrades?: boolean
-  /** Serves HTTP/2, too; absent for HTTP/1.1 alone. */
-  readonly http2?: {
-    readonly handle: CallerHandler
-    /** Most requests at a time on one connection. */
-    readonly concurrentStreams: number
-  }
 }
 
 /** One listening socket. */
@@ -80,10 +60,10 @@ export interface Listener {
 /** How often timeouts are looked after and idle connections swept, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000
 const SWEEP_INTERVAL_MS = 50
-/** After so much silence the system asks whether the peer is still there, in milliseconds. */
-const KEEP_ALIVE_PROBE_MS = 60_000
+/** How long a peer may take to close a connection on which everything is said, in milliseconds. */
+const LINGER_MS = 1_000
 
-/** Creates a listener. Every limit is explicit; what Node would answer by itself is answered, logged and counted here. */
+/** Creates a listener of HTTP/1.1 in the clear, by node:http: for those that traffic does not come through. Every limit is explicit; what Node would answer by itself is answered, logged and counted here. */
 export function createListener(options: ListenerOptions): Listener {
   const { limits, handle } = options
   let draining = false
@@ -107,7 +87,6 @@ export function createListener(options: ListenerOptions): Listener {
     for (const connection of connections) {
       if (connection[CURRENT] === undefined && connection.bytesRead === 0) connection.destroy()
     }
-    http2?.sweep()
   }
 
   const refuse = (socket: Duplex, code: RefusalCode, reason: string) => {
@@ -121,8 +100,7 @@ export function createListener(options: ListenerOptions): Listener {
     }
   }
 
-  const server = createHttp1Server(
-    options.tls,
+  const server = createServer(
     {
       maxHeaderSize: limits.headerBytes,
       headersTimeout: limits.headersTimeoutMs,
@@ -134,13 +112,10 @@ export function createListener(options: ListenerOptions): Listener {
       // The gate checks Host, so that this refusal is logged and counted like every other.
       requireHostHeader: false,
       noDelay: true,
-      // Callers of streams of events and of WebSockets may be silent for ever; one that has vanished must not.
-      keepAlive: true,
-      keepAliveInitialDelay: KEEP_ALIVE_PROBE_MS,
     },
     (request, response) => accept(request, response, false),
   )
-  server.on(options.tls === undefined ? 'connection' : 'secureConnection', (socket: Connection) => {
+  server.on('connection', (socket: Connection) => {
     connections.add(socket)
     socket.on('close', () => connections.delete(socket))
   })
@@ -153,15 +128,6 @@ export function createListener(options: ListenerOptions): Listener {
   server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) =>
     accept(request, response, false),
   )
-  if (options.upgrades)
-    server.on('upgrade', (request: IncomingMessage, socket: Connection, early: Buffer) => {
-      const response = prepareUpgrade(request, socket)
-      whenSent(socket[CURRENT], () => {
-        if (!socket.writable) return
-        response.assignSocket(socket)
-        accept(Object.assign(request, { tunnel: { socket, early } }), response, false)
-      })
-    })
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
     socket.on('error', () => socket.destroy())
     refuse(socket, 'method_not_supported', 'CONNECT')
@@ -171,10 +137,6 @@ export function createListener(options: ListenerOptions): Listener {
     else refuse(socket, toRefusalCode(error.code), error.code ?? 'unknown')
   })
 
-  const http2 = createHttp2(options)
-  const undecided = http2 && options.tls === undefined ? divert(server, http2, refuse, limits) : undefined
-  if (options.tls !== undefined) secure(server as unknown as TlsServer, options.tls, http2, options)
-
   return {
     start: () => bind(server, options.address),
 
@@ -182,7 +144,6 @@ export function createListener(options: ListenerOptions): Listener {
       draining = true
       // Those whose head has left have told otherwise, and what comes behind them is still served.
       for (const response of responsesInFlight()) if (!response.headersSent) response.shouldKeepAlive = false
-      http2?.drain()
     },
 
     isDraining: () => draining,
@@ -194,10 +155,8 @@ export function createListener(options: ListenerOptions): Listener {
         // Idle connections appear as requests finish, so one sweep is not enough.
         const sweep = setInterval(closeIdle, SWEEP_INTERVAL_MS)
         const deadline = setTimeout(() => {
-          cut = responsesInFlight().length + (http2?.cut() ?? 0)
+          cut = responsesInFlight().length
           server.closeAllConnections()
-          // The library does not count connections that switched protocols.
-          for (const connection of connections) connection.destroy()
         }, graceMs)
         server.close(() => {
           clearInterval(sweep)
@@ -205,77 +164,14 @@ export function createListener(options: ListenerOptions): Listener {
           resolve(cut)
         })
         closeIdle()
-        undecided?.close()
-        http2?.close()
       })
     },
   }
 }
 
-/** The connections that speak HTTP/2. Whoever accepts one in another way, such as TLS with ALPN, calls their `accept`. */
-function createHttp2({ http2, limits, onUnreadable, newRequestId }: ListenerOptions): Http2Connections | undefined {
-  if (http2 === undefined) return undefined
-  return createHttp2Connections({
-    limits: {
-      headerBytes: limits.headerBytes,
-      keepAliveTimeoutMs: limits.keepAliveTimeoutMs,
-      sendTimeoutMs: limits.sendTimeoutMs,
-      concurrentStreams: http2.concurrentStreams,
-    },
-    handle: http2.handle,
-    onUnreadable: (code, reason, peer) => onUnreadable(code, reason, peer, newRequestId()),
-  })
-}
-
-function createHttp1Server(
-  tls: TlsSource | undefined,
-  settings: ServerOptions,
-  onRequest: (request: IncomingMessage, response: ServerResponse) => void,
-): Server {
-  if (tls === undefined) return createServer(settings, onRequest)
-  const all = { ...settings, ...tls.options, handshakeTimeout: HANDSHAKE_TIMEOUT_MS }
-  // The same in all that is used here.
-  return createHttpsServer(all, onRequest)
-}
-
-/** How long a TLS handshake may take, in milliseconds. */
-const HANDSHAKE_TIMEOUT_MS = 10_000
-
-/** TLS: ALPN says which protocol it is, and new certificates are for new connections alone. */
-function secure(
-  server: TlsServer,
-  tls: TlsSource,
-  http2: Http2Connections | undefined,
-  { onHandshakeFailed }: ListenerOptions,
-): void {
-  const acceptHttp1 = server.listeners('secureConnection')[0] as (socket: Socket) => void
-  server.removeListener('secureConnection', acceptHttp1)
-  server.on('secureConnection', (socket) => {
-    if (socket.alpnProtocol === 'h2' && http2 !== undefined) http2.accept(socket)
-    else acceptHttp1.call(server, socket)
-  })
-  server.on('tlsClientError', ({ code }: NodeJS.ErrnoException, socket) => {
-    onHandshakeFailed(code ?? 'unknown', socket.remoteAddress ?? '')
-    socket.destroy()
-  })
-  tls.watch((next) => server.setSecureContext(next))
-  server.on('close', () => tls.stop())
-}
-
-type Refuse = (socket: Duplex, code: RefusalCode, reason: string) => void
-
-/** HTTP/2 by prior knowledge, on the port of HTTP/1.1. */
-function divert(server: Server, http2: Http2Connections, refuse: Refuse, limits: ListenerLimits): Undecided {
-  return divertHttp2(server, {
-    acceptHttp2: (socket) => http2.accept(socket),
-    timeoutMs: limits.headersTimeoutMs,
-    onSilent: (socket) => refuse(socket, 'request_timeout', 'silent'),
-  })
-}
-
-function toRawResponse(code: RefusalCode, requestId: string): string {
-  const { status, headers, body } = toProblemResponse(code, requestId)
-  const lines = [`HTTP/1.1 ${status} Refused`]
-  for (let i = 0; i < headers.length; i += 2) lines.push(`${headers[i]}: ${headers[i + 1]}`)
-  return `${lines.join('\r\n')}\r\nConnection: close\r\n\r\n${body}`
+/** The peer may read its answer, but not keep the connection: closed at once, it could lose what it has not read yet. */
+function linger(socket: Duplex): void {
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS)
+  socket.on('close', () => clearTimeout(timer))
+  socket.resume()
 }

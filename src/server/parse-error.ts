@@ -1,5 +1,6 @@
-import type { ServerResponse } from 'node:http'
-import type { RefusalCode } from '../errors.ts'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { refusal, type Refusal, type RefusalCode } from '../errors.ts'
+import { findField } from '../http/headers.ts'
 
 /**
  * Whether an error of a connection means that its peer has left: nobody is there to be answered, and a request in flight
@@ -18,4 +19,18 @@ export function toRefusalCode(code: string | undefined): RefusalCode {
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return 'request_timeout'
   if (code === 'HPE_PAUSED_H2_UPGRADE') return 'upgrade_not_supported'
   return 'header_invalid'
+}
+
+/**
+ * Why a request must be refused whose frame the parser of node:http let through: it takes any version for HTTP/1.x, and
+ * chunks from those that cannot know them (RFC 9112 §6.1).
+ *
+ * @returns `header_invalid`, or `undefined` for most
+ */
+export function findHttp1Fault(request: IncomingMessage): Refusal | undefined {
+  const { httpVersionMajor, httpVersionMinor, rawHeaders } = request
+  if (httpVersionMajor === 1 && httpVersionMinor === 1) return undefined
+  if (httpVersionMajor !== 1) return refusal('header_invalid', { reason: 'version' })
+  const isChunked = findField(rawHeaders, 'transfer-encoding').count > 0
+  return isChunked ? refusal('header_invalid', { reason: 'transfer-encoding in HTTP/1.0' }) : undefined
 }

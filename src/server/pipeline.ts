@@ -35,9 +35,3 @@ export function leaveUnread(connection: Connection): void {
   // After the parser, which goes on reading at the end of each request.
   setImmediate(() => connection.pause())
 }
-
-/** Runs when an earlier response on the same connection has been sent, or its connection is gone: at once for most. */
-export function whenSent(earlier: ServerResponse | undefined, run: () => void): void {
-  if (earlier === undefined || earlier.closed) run()
-  else earlier.once('close', run)
-}

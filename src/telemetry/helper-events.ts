@@ -1,9 +1,12 @@
+import { createBoundedLines } from './bounded-lines.ts'
 import { clip, clipDetail, type Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 import type { Detail } from '../errors.ts'
+import type { Clock } from '../util/clock.ts'
 
 export interface ExchangeFinished {
   readonly requestId: string
+  /** Name of the caller, or `none` when it is not known. */
   readonly caller: string
   readonly client: string
   readonly grant: string
@@ -44,13 +47,19 @@ export interface HelperEvents {
   readonly refusedTokenRevoked: (client: string, failure: string | undefined) => void
 }
 
+/** Lines about callers that are not known: enough to see who tries what, and no more than a disk can bear for ever. */
+const STRANGERS = { perSecond: 10, burst: 100, tellAfterMs: 10_000 } as const
+
 /** Creates the functions through which the token helper reports. */
-export function createHelperEvents(log: Log, metrics: Metrics): HelperEvents {
+export function createHelperEvents(log: Log, metrics: Metrics, clock: Clock): HelperEvents {
   const leftAlone = new Set<string>()
+  const tell = (lines: number) => log.warn('lines about callers that are not known were left out', { lines })
+  const mayWriteOfStranger = createBoundedLines({ ...STRANGERS, clock, tell })
   return {
     exchangeFinished({ requestId, caller, client, grant, code, status, durationMs, detail, shared }) {
       metrics.count('bearward_helper_exchanges_total', { client, grant, code })
       metrics.observe('bearward_helper_duration_seconds', durationMs / 1000, { grant })
+      if (caller === 'none' && !mayWriteOfStranger()) return
       const write = status >= 500 ? log.warn : log.info
       write('exchange', {
         request_id: requestId,

@@ -4,6 +4,7 @@ import { safeErrorFields, type Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 import { createOutcomeRecorder, type OutcomeRecorder } from './outcome.ts'
 import { CODES, type RefusalCode } from '../errors.ts'
+import type { Clock } from '../util/clock.ts'
 
 /** Everything that is written down, by name of what happened: rooms call these and never the log. */
 export interface Telemetry extends HelperEvents {
@@ -37,6 +38,7 @@ type TokenCacheStatus = () => { readonly entries: number; readonly bytes: number
 export interface TelemetryOptions {
   readonly log: Log
   readonly metrics: Metrics
+  readonly clock: Clock
   /** Whether requests that went well get a line, too. Asked for each. */
   readonly accessLog: () => boolean
   /** Puts a failed fetch into words without URLs or bodies. */
@@ -44,7 +46,8 @@ export interface TelemetryOptions {
 }
 
 /** Creates the functions through which the rooms report. */
-export function createTelemetry({ log, metrics, accessLog, describeFetchError }: TelemetryOptions): Telemetry {
+export function createTelemetry(options: TelemetryOptions): Telemetry {
+  const { log, metrics, clock, accessLog, describeFetchError } = options
   let inFlight = 0
   let droppedBefore = 0
   const presented = { hit: 0, miss: 0 }
@@ -65,7 +68,7 @@ export function createTelemetry({ log, metrics, accessLog, describeFetchError }:
     }
   })
   return {
-    ...createHelperEvents(log, metrics),
+    ...createHelperEvents(log, metrics, clock),
 
     requestFinished: createOutcomeRecorder(log, metrics, accessLog),
 

@@ -51,6 +51,7 @@ const CODINGS = [
   'chun ked',
   '\x0bchunked',
   'chunked\x0b',
+  'chunked\t',
   '\x0cchunked',
   'chunked\x0c',
   '\x00chunked',
@@ -218,6 +219,8 @@ const CHUNKS = [
   'g\r\na\r\n0\r\n\r\n',
   '\r\n0\r\n\r\n',
   '10000000000000000\r\na',
+  'ffffffffffffffff\r\n',
+  '100000000\r\n',
   'fffffffffffffffff\r\na',
   '1\x00\r\na\r\n0\r\n\r\n',
   '1;\n2\r\na\r\n0\r\n\r\n',
@@ -293,6 +296,10 @@ const HEADS: readonly (readonly [string, string])[] = [
   ['a tab for a space', head('GET\t/public/a\tHTTP/1.1')],
   ['a tab before the version', head('GET /public/a\tHTTP/1.1')],
   ['a space in the target', head('GET /public/a b HTTP/1.1')],
+  ['two spaces before the version', head('GET /public/a  HTTP/1.1')],
+  ['two spaces before the target', head('GET  /public/a HTTP/1.1')],
+  ['another protocol', head('GET /public/a RTSP/1.0')],
+  ['another protocol of the same version', head('GET /public/a ICE/1.1')],
   ['a space after the version', head('GET /public/a HTTP/1.1 ')],
   ['two versions', head('GET /public/a HTTP/1.1 HTTP/1.1')],
   ['a carriage return in the target', head('GET /public/a\rb HTTP/1.1')],
@@ -391,7 +398,6 @@ export const CUT: readonly Framing[] = [
     what: `chunks ${JSON.stringify(chunks.slice(0, 40))}`,
     bytes: post('Transfer-Encoding: chunked\r\n', chunks + SMUGGLED),
   })),
-  { what: 'a tab behind the coding', bytes: post('Transfer-Encoding: chunked\t\r\n', END + SMUGGLED) },
 ]
 
 const chunked = (what: string, fields: string, body: string, arrives = '1\r\na\r\n0\r\n\r\n'): Forwarded => ({
@@ -444,6 +450,7 @@ export const FORWARDED: readonly Forwarded[] = [
   counted('a length in lower case', 'content-length:1\r\n', 'content-length: 1\r\n'),
   counted('tabs around the length', 'Content-Length:\t1 \r\n', CL),
   counted('a length with leading zeros', 'Content-Length: 0001\r\n', 'Content-Length: 0001\r\n'),
+  counted('a length of zeros', 'Content-Length: 000\r\n', 'Content-Length: 000\r\n', ''),
   counted('a coding with an underscore', `Transfer_Encoding: chunked\r\n${CL}`, CL),
   counted('a coding with a dot', `Transfer.Encoding: chunked\r\n${CL}`, CL),
   counted('a length with an underscore', `Content_Length: 99\r\n${CL}`, CL),
@@ -468,8 +475,6 @@ export const FORWARDED: readonly Forwarded[] = [
     other(method, TE, ONE, ''),
     other(method, TE, '0\r\n\r\n', ''),
   ]),
-  { ...counted('two spaces before the version', CL, CL), bytes: `POST /public/a  HTTP/1.1\r\n${HOST}${CL}\r\na` },
-  { ...counted('two spaces before the target', CL, CL), bytes: `POST  /public/a HTTP/1.1\r\n${HOST}${CL}\r\na` },
   { ...counted('HTTP/1.0', CL, CL), bytes: `POST /public/a HTTP/1.0\r\n${HOST}${CL}\r\na` },
   {
     ...counted('HTTP/1.0 that stays open', CL, CL),

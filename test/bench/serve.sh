@@ -21,5 +21,5 @@ identity:
 drain: {delay: 0s}
 limits: {token_cache_entries: ${REMEMBERED:-10000}}
 Y
-export NODE_ENV=production NODE_OPTIONS="--max-old-space-size-percentage=60 --max-semi-space-size=2"
-exec "$here/node_modules/.bin/node" --enable-source-maps "${MAIN:-$here/dist/main.js}" serve --config "$work/bearward.yaml"
+export NODE_ENV=production NODE_OPTIONS="--max-old-space-size-percentage=60 --max-semi-space-size=4" MALLOC_ARENA_MAX=1
+exec "$here/node_modules/.bin/node" "${MAIN:-$here/dist/main.js}" serve --config "$work/bearward.yaml"

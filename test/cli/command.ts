@@ -4,6 +4,9 @@ import { resolve } from 'node:path'
 
 const ROOT = resolve(import.meta.dirname, '../..')
 
+/** The program under test, from the root of the repository: the source, unless `MAIN` names what was built of it. */
+export const MAIN = process.env['MAIN'] ?? 'src/main.ts'
+
 /** A process under test, with all it says. */
 export interface Command {
   readonly child: ChildProcess

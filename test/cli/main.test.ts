@@ -7,9 +7,8 @@ import { stringify } from 'yaml'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import type { LogLine } from '../fakes/sidecar.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
-import { endCommands, eventually, startNode, takePort, type Command } from './command.ts'
+import { endCommands, eventually, MAIN, startNode, takePort, type Command } from './command.ts'
 
-const MAIN = 'src/main.ts'
 const ANY_PORT = '127.0.0.1:0'
 
 let issuer: AuthorizationServer

@@ -4,7 +4,7 @@ import { createServer as createTcpServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { endCommands, eventually, startNode, takePort } from '../cli/command.ts'
+import { endCommands, eventually, MAIN, startNode, takePort } from '../cli/command.ts'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { createFakeClock } from '../fakes/clock.ts'
 import { openRaw, rawRequest, sendRaw } from '../fakes/raw.ts'
@@ -44,7 +44,7 @@ const address = () => new URL(sidecar.ops).host
 
 /** Runs a command against the sidecar and returns its exit code and what it said. */
 async function run(argv: readonly string[], env: Readonly<Record<string, string>> = {}) {
-  const command = startNode(['src/main.ts', ...argv], { env })
+  const command = startNode([MAIN, ...argv], { env })
   return [await command.ended, command.stdout() + command.stderr()]
 }
 

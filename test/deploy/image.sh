@@ -19,20 +19,23 @@ same 'the second build' "$(layers "$image")" "$(layers "$image-again")"
 step 'what is in it'
 container=$(buildah from "$image")
 mount=$(buildah mount "$container")
-find "$mount" \( -name sh -o -name bash -o -name npm -o -name busybox -o -name typescript -o -name vitest \) > "$work/found"
+find "$mount" \( -name sh -o -name bash -o -name npm -o -name busybox -o -name typescript -o -name vitest -o -name rolldown \) > "$work/found"
 [ ! -s "$work/found" ] || fail "it holds $(head -1 "$work/found")"
 [ -z "$(find "$mount/app" -newermt 2023-11-15 -print -quit)" ] || fail 'files carry the time of the build'
 find "$mount/app" ! -type l \( ! -uid 0 -o -perm /022 \) -printf '%u %m %P\n' > "$work/found"
 [ ! -s "$work/found" ] || fail "the process could change $(head -1 "$work/found")"
 app_kib=$(du -sk "$mount/app" | cut -f1)
 node_kib=$(du -sk "$mount/nodejs" | cut -f1)
+# What runs is in dist; of the packages in it, the rest says whose they are.
+find "$mount/app/node_modules" -type f ! -name package.json ! -iname 'licen[cs]e*' ! -iname 'notice*' > "$work/found"
+[ ! -s "$work/found" ] || fail "it holds $(head -1 "$work/found")"
 find "$mount/app/node_modules" -name package.json | sed -nE 's,.*/node_modules/((@[^/]+/)?[^/]+)/package.json$,\1,p' | sort > "$work/packages"
 buildah umount "$container" > /dev/null
 buildah rm "$container" > /dev/null
 [ "$app_kib" -le 15360 ] || fail "the program takes $app_kib KiB beside Node, more than 15 MiB"
 inspect() { podman image inspect "$image" --format "$1"; }
 same 'user' 65532:65532 "$(inspect '{{.User}}')"
-same 'entrypoint' '[/nodejs/bin/node --enable-source-maps /app/dist/main.js]' "$(inspect '{{.Config.Entrypoint}}')"
+same 'entrypoint' '[/nodejs/bin/node /app/dist/main.js]' "$(inspect '{{.Config.Entrypoint}}')"
 same 'label' bearward "$(inspect '{{index .Labels "org.opencontainers.image.title"}}')"
 same 'version' 0.1.0 "$(inspect '{{index .Labels "org.opencontainers.image.version"}}')"
 same 'stop signal' SIGTERM "$(inspect '{{.Config.StopSignal}}')"

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
-import { endCommands, eventually, type Command } from '../cli/command.ts'
+import { endCommands, eventually, MAIN, type Command } from '../cli/command.ts'
 import { rawRequest } from '../fakes/raw.ts'
 import type { LogLine } from '../fakes/sidecar.ts'
 import { AUDIENCE, createSigningKey, goodClaims, ISSUER, signJwt } from '../fakes/signer.ts'
@@ -55,7 +55,7 @@ describe.skipIf(whyNot !== undefined)(`a pod with a network of its own${skipped(
   afterAll(() => rmSync(folder, { recursive: true }))
   beforeEach(async () => {
     network = createPodNetwork()
-    sidecar = network.start(process.execPath, ['src/main.ts', 'serve', '-c', join(folder, 'bearward.yaml')], {
+    sidecar = network.start(process.execPath, [MAIN, 'serve', '-c', join(folder, 'bearward.yaml')], {
       env: { POD_IP },
     })
     await sidecar.until(() => logLines().some(({ msg }) => msg === 'started'))
@@ -155,7 +155,7 @@ describe.skipIf(whyNot !== undefined)(`a pod with a network of its own${skipped(
     await startApi('127.0.0.1')
     expect((await probe(PROXY_PORT, '/healthz')).status).toBe(200)
 
-    const command = (...argv: string[]) => network.run(process.execPath, ['src/main.ts', ...argv])
+    const command = (...argv: string[]) => network.run(process.execPath, [MAIN, ...argv])
     for (const word of ['startup', 'live', 'ready'])
       expect(await command('probe', word)).toEqual({ code: 0, text: 'ok\n' })
 
@@ -199,7 +199,7 @@ describe.skipIf(whyNot !== undefined)(`a pod with a network of its own${skipped(
 
     network.start(process.execPath, ['deploy/kustomize/example/app/api.mjs'], { env: { HOST: '0.0.0.0' } })
     await eventually(async () => (await get(API_PORT, '/healthz')).status === 200)
-    sidecar = network.start(process.execPath, ['src/main.ts', 'serve', '-c', join(folder, 'bearward.yaml')], {
+    sidecar = network.start(process.execPath, [MAIN, 'serve', '-c', join(folder, 'bearward.yaml')], {
       env: { POD_IP },
     })
     await sidecar.until(() => warnings().length === 1)

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
-import { endCommands, eventually, startNode, takePort } from '../cli/command.ts'
+import { endCommands, eventually, MAIN, startNode, takePort } from '../cli/command.ts'
 import { AUDIENCE, createSigningKey, goodClaims, ISSUER, signJwt } from '../fakes/signer.ts'
 import { startCallers } from './callers.ts'
 import { terminatePod, type Container, type End } from './kubelet.ts'
@@ -68,7 +68,7 @@ async function startPod({ isNative, appSleepMs, drains, appEnds }: Form): Promis
   await serving.ready()
   await eventually(async () => (await fetch(`${serving.proxy}/healthz`)).status === 200)
 
-  const drain = () => startNode(['src/main.ts', 'drain', '--ops', new URL(serving.ops).host]).ended
+  const drain = () => startNode([MAIN, 'drain', '--ops', new URL(serving.ops).host]).ended
   const containers: Container[] = [
     { command: serving.command, isSidecar: isNative, ...(drains ? { preStop: drain } : {}) },
     { command: app, ...(appSleepMs > 0 ? { preStop: () => wait(appSleepMs) } : {}) },

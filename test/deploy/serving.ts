@@ -1,4 +1,4 @@
-import { eventually, startNode, type Command } from '../cli/command.ts'
+import { eventually, MAIN, startNode, type Command } from '../cli/command.ts'
 import type { LogLine } from '../fakes/sidecar.ts'
 
 /** The program, as it runs in a container. */
@@ -33,7 +33,7 @@ export async function startServing(
   argv: readonly string[],
   env: Readonly<Record<string, string>> = {},
 ): Promise<Serving> {
-  const command = startNode(['src/main.ts', 'serve', ...argv], { env })
+  const command = startNode([MAIN, 'serve', ...argv], { env })
   const log = () =>
     command
       .stdout()

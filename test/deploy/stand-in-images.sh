@@ -19,6 +19,9 @@ printf 'hosts: files dns\n' > "$runtime/etc/nsswitch.conf"
 chown 65532:65532 "$runtime/home/nonroot"
 
 cp -a "$runtime" "$build"
+# The bundler's; a real base has it of the same package as the others.
+librt=$(ldconfig -p | sed -n 's,.*librt\.so\.1 .* => \(.*\),\1,p' | head -1)
+[ -z "$librt" ] || install -D -m755 "$(readlink -f "$librt")" "$build$librt"
 mkdir -p "$build"/{bin,usr/bin,usr/local/bin,usr/local/lib/node_modules,root}
 busybox=$(command -v busybox)
 cp "$busybox" "$build/bin/busybox"

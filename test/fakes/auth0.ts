@@ -1,15 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import {
-  authenticate,
   readParameters,
   refuse,
   serveProvider,
   type ProviderAnswer,
   type ProviderRequest,
-  type ProviderServer,
   type Routes,
 } from './provider-server.ts'
-import { createCodes, createDevices, createRefreshTokens, readConsent, type Consent } from './provider-state.ts'
+import type { Consent } from './provider-state.ts'
+import { Provider, type Parameters } from './provider.ts'
 import { createSigningKey, signJwt } from './signer.ts'
 
 /** What an operator of the tenant sets, or what happens to it. */
@@ -38,59 +37,34 @@ const DEFAULTS: Auth0Settings = {
 /** Section 4, "Lifetimes". */
 const LIFETIME_SECONDS = 86_400
 const USER = 'auth0|5f7c8ec7c33c6c004bbafe82'
-const DEVICE_CODE = 'urn:ietf:params:oauth:grant-type:device_code'
-
-type Parameters = ReadonlyMap<string, string>
-
 /**
  * A tenant of Auth0 as far as the notes on providers describe it: section 4, with 3.2 for the tokens, 3.4 for the device
  * flow and 3.5 for rotation. Where they leave something open, RFC 6749 decides, and a comment says so.
  */
-export class Auth0 {
-  /** With the slash at the end (section 3.1). */
-  issuer = ''
+export class Auth0 extends Provider<Auth0Settings> {
   readonly audience = 'https://api.example.com'
   readonly web = { clientId: 'Web0aBcDeFgHiJkLmNoPqRsTuVwXyZ12', secret: 'web-secret:%+/ é' }
   readonly worker = { clientId: 'WorkeraBcDeFgHiJkLmNoPqRsTuVwXyZ', secret: 'worker-secret' }
   readonly native = { clientId: 'NatiVeaBcDeFgHiJkLmNoPqRsTuVwXyZ' }
   readonly key = createSigningKey('RS256', 'NjVBRjY5MDlCMUIwNzU4RTA2QzZFMDQ4')
-  readonly codes = createCodes()
-  readonly devices = createDevices(900_000, () => this.#now())
-  readonly refreshTokens = createRefreshTokens(
-    () => ({ rotates: this.settings.rotates, graceMs: this.settings.leewayMs, revokesOnReuse: true }),
-    () => this.#now(),
-  )
-  settings = DEFAULTS
-  server!: ProviderServer
-  #skewMs = 0
 
-  /** Back to how it was at first, with these changes. */
-  configure(changes: Partial<Auth0Settings> = {}): void {
-    this.settings = { ...DEFAULTS, ...changes }
-  }
-
-  /** Moves the clock of device codes and of the leeway. */
-  advance(ms: number): void {
-    this.#skewMs += ms
-  }
-
-  /** What the pages of the tenant would send the browser to, for an authorization URL. */
-  signIn(authorizationUrl: string | URL): URL {
-    return this.#agree(new URL(authorizationUrl).searchParams)
-  }
-
-  #agree(asked: URLSearchParams): URL {
-    return this.codes.redirect(
-      { ...readConsent(asked), audience: asked.get('audience') ?? undefined, sub: USER },
-      asked,
-    )
-  }
-
-  approve(userCode: string): void {
-    this.devices.approve(userCode, USER)
+  constructor() {
+    super({
+      defaults: DEFAULTS,
+      user: USER,
+      deviceLifetimeMs: 900_000,
+      target: 'audience',
+      toRefreshSettings: ({ rotates, leewayMs }) => ({ rotates, graceMs: leewayMs, revokesOnReuse: true }),
+      words: {
+        invalid_client: 'Unauthorized',
+        invalid_grant: 'Invalid authorization code',
+        unsupported_grant_type: 'Unsupported grant type',
+      },
+    })
   }
 
   routes(origin: string): Routes {
+    // With the slash at the end (section 3.1).
     this.issuer = `${origin}/`
     const metadata = {
       issuer: this.issuer,
@@ -103,7 +77,7 @@ export class Auth0 {
     const publish = () => ({ status: 200, body: metadata })
     return {
       // The user has agreed already.
-      'GET /authorize': ({ query }) => ({ status: 302, body: '', headers: { location: this.#agree(query).href } }),
+      'GET /authorize': ({ query }) => ({ status: 302, body: '', headers: { location: this.agree(query).href } }),
       'GET /.well-known/openid-configuration': publish,
       'GET /.well-known/oauth-authorization-server': publish,
       'GET /.well-known/jwks.json': () => ({ status: 200, body: { keys: [this.key.jwk] } }),
@@ -111,10 +85,6 @@ export class Auth0 {
       'POST /oauth/device/code': (request) => this.#startDevice(request),
       'POST /oauth/revoke': (request) => this.#revoke(request),
     }
-  }
-
-  #now(): number {
-    return Date.now() + this.#skewMs
   }
 
   /** Section 4, "Rate limits". */
@@ -133,29 +103,11 @@ export class Auth0 {
     // Section 4, "Content types": the one endpoint that takes JSON, too.
     const parameters = readParameters(request, { json: true })
     if (parameters === undefined) return refuse(400, 'invalid_request', 'The body cannot be read.')
-    const client = authenticate(request, parameters, [this.web, this.worker, this.native])
-    if (client === undefined) return refuse(401, 'invalid_client', 'Unauthorized')
-    switch (parameters.get('grant_type') ?? '') {
-      case 'authorization_code':
-        return this.#spendCode(parameters, client.clientId)
-      case 'refresh_token':
-        return this.#refresh(parameters, client.clientId)
-      case DEVICE_CODE:
-        return this.#poll(parameters, client.clientId)
-      case 'client_credentials':
-        return this.#authenticateClient(parameters, client.clientId)
-      default:
-        return refuse(400, 'unsupported_grant_type', 'Unsupported grant type')
-    }
-  }
-
-  #spendCode(parameters: Parameters, clientId: string): ProviderAnswer {
-    const consent = this.codes.use(parameters, clientId)
-    return consent === undefined ? refuse(400, 'invalid_grant', 'Invalid authorization code') : this.#first(consent)
+    return this.spend(request, parameters)
   }
 
   /** Section 4, "Refresh". */
-  #refresh(parameters: Parameters, clientId: string): ProviderAnswer {
+  protected refresh(parameters: Parameters, clientId: string): ProviderAnswer {
     const { mfa } = this.settings
     if (mfa !== undefined) {
       const more = { mfa_token: 'Fe26.2*mfa-token', mfa_requirements: { challenge: [{ type: 'otp' }] } }
@@ -163,12 +115,12 @@ export class Auth0 {
     }
     const result = this.refreshTokens.spend(parameters.get('refresh_token') ?? '', clientId)
     if (typeof result === 'string') return refuse(403, 'invalid_grant', 'Unknown or invalid refresh token.')
-    return this.#tokens({ ...result.consent, nonce: undefined }, result.next, 'refresh_token')
+    return this.tokens({ ...result.consent, nonce: undefined }, result.next, 'refresh_token')
   }
 
   /** Section 3.4; the text of the first one is that of document 000. */
-  #poll(parameters: Parameters, clientId: string): ProviderAnswer {
-    if (clientId !== this.native.clientId) return this.#refuseClient()
+  protected poll(parameters: Parameters, clientId: string): ProviderAnswer {
+    if (clientId !== this.native.clientId) return this.#refuseOthers()
     const result = this.devices.poll(parameters.get('device_code') ?? '', clientId)
     switch (result) {
       case 'pending':
@@ -183,27 +135,22 @@ export class Auth0 {
         // The status is not documented for this one: that of other grants.
         return refuse(400, 'invalid_grant', 'Invalid or expired device code.')
       default:
-        return this.#first(result)
+        return this.first(result)
     }
   }
 
   /** Native applications without authentication only. The error for others is that of RFC 6749 §5.2. */
-  #refuseClient(): ProviderAnswer {
+  #refuseOthers(): ProviderAnswer {
     return refuse(400, 'unauthorized_client', 'Not a native application.')
   }
 
-  #authenticateClient(parameters: Parameters, clientId: string): ProviderAnswer {
+  protected authenticateClient(parameters: Parameters, clientId: string): ProviderAnswer {
     if (clientId !== this.worker.clientId) return refuse(400, 'unauthorized_client', 'Grant not allowed.')
     const consent = { clientId, sub: `${clientId}@clients`, scope: '', audience: parameters.get('audience') }
-    return this.#tokens({ ...consent, nonce: undefined }, undefined, 'client-credentials')
+    return this.tokens({ ...consent, nonce: undefined }, undefined, 'client-credentials')
   }
 
-  #first(consent: Consent): ProviderAnswer {
-    const hasOffline = consent.scope.split(' ').includes('offline_access')
-    return this.#tokens(consent, hasOffline ? this.refreshTokens.issue(consent) : undefined)
-  }
-
-  #tokens(consent: Consent, refreshToken: string | undefined, gty?: string): ProviderAnswer {
+  protected tokens(consent: Consent, refreshToken: string | undefined, gty?: string): ProviderAnswer {
     const { sub, scope, clientId, nonce } = consent
     const body: Record<string, unknown> = { access_token: this.#accessToken(consent, gty) }
     if (refreshToken !== undefined) body['refresh_token'] = refreshToken
@@ -235,7 +182,7 @@ export class Auth0 {
     const parameters = readParameters(request, { json: false })
     if (parameters === undefined) return refuse(400, 'invalid_request', 'Only a form is read here.')
     const clientId = parameters.get('client_id') ?? ''
-    if (clientId !== this.native.clientId) return this.#refuseClient()
+    if (clientId !== this.native.clientId) return this.#refuseOthers()
     const scope = parameters.get('scope') ?? ''
     const consent = { clientId, scope, audience: parameters.get('audience'), nonce: undefined }
     // The members are those of RFC 8628 §3.2, the figures those of section 3.4.
@@ -249,8 +196,7 @@ export class Auth0 {
   #revoke(request: ProviderRequest): ProviderAnswer {
     const parameters = readParameters(request, { json: false })
     if (parameters === undefined) return refuse(400, 'invalid_request', 'Only a form is read here.')
-    const client = authenticate(request, parameters, [this.web, this.worker, this.native])
-    if (client === undefined) return refuse(401, 'invalid_client', 'Unauthorized')
+    if (this.authenticate(request, parameters) === undefined) return this.refuseClient()
     this.refreshTokens.revoke(parameters.get('token') ?? '')
     return { status: 200, body: 'OK' }
   }

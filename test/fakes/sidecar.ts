@@ -22,6 +22,8 @@ export interface FakeSidecar {
   logLines(): LogLine[]
   /** The last line about a request. */
   lastRequest(): LogLine
+  /** The last line about a token request. */
+  lastExchange(): LogLine
   /** Waits until `/readyz` says yes. */
   ready(): Promise<void>
   metrics(): Promise<string>
@@ -76,6 +78,7 @@ export async function startSidecar({ config, clock, env }: SidecarSettings): Pro
     logText: () => lines.join(''),
     logLines,
     lastRequest: () => logLines().findLast(({ msg }) => msg === 'request') ?? {},
+    lastExchange: () => logLines().findLast(({ msg }) => msg === 'exchange') ?? {},
     async ready() {
       const deadline = performance.now() + 15_000
       while ((await fetch(`${ops}/readyz`)).status !== 200) {

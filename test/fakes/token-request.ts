@@ -1,23 +1,33 @@
-/** What a token endpoint answered. */
+/** What an endpoint for tokens answered. */
 export interface TokenAnswer {
   readonly status: number
+  /** Empty where nothing came. */
   readonly body: Readonly<Record<string, unknown>>
+  readonly text: string
   readonly headers: Headers
 }
 
-/** Sends a token request in form encoding to a helper, by its origin. */
-export async function requestToken(
-  helper: string,
+export async function readAnswer(response: Response): Promise<TokenAnswer> {
+  const text = await response.text()
+  const body = text === '' ? {} : (JSON.parse(text) as TokenAnswer['body'])
+  return { status: response.status, body, text, headers: response.headers }
+}
+
+/** Sends parameters in form encoding. */
+export async function postForm(
+  url: string,
   parameters: Readonly<Record<string, string>>,
   headers: Readonly<Record<string, string>> = {},
 ): Promise<TokenAnswer> {
-  const response = await fetch(`${helper}/oauth2/token`, {
-    method: 'POST',
-    body: new URLSearchParams(parameters),
-    headers,
-  })
-  return { status: response.status, body: (await response.json()) as TokenAnswer['body'], headers: response.headers }
+  return readAnswer(await fetch(url, { method: 'POST', body: new URLSearchParams(parameters), headers }))
 }
+
+/** Sends a token request to a helper, by its origin. */
+export const requestToken = (
+  helper: string,
+  parameters: Readonly<Record<string, string>>,
+  headers?: Readonly<Record<string, string>>,
+) => postForm(`${helper}/oauth2/token`, parameters, headers)
 
 /** Spends a refresh token at a helper. */
 export function refreshAt(helper: string, token: unknown, client = 'web', more: Readonly<Record<string, string>> = {}) {

@@ -1,15 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import {
-  authenticate,
   readParameters,
   refuse,
   serveProvider,
   type ProviderAnswer,
   type ProviderRequest,
-  type ProviderServer,
   type Routes,
 } from './provider-server.ts'
-import { createCodes, createDevices, createRefreshTokens, readConsent, type Consent } from './provider-state.ts'
+import type { Consent } from './provider-state.ts'
+import { DEVICE_CODE, Provider, type Parameters } from './provider.ts'
 import { createSigningKey, signJwt } from './signer.ts'
 
 /** What happens to the environment. */
@@ -21,20 +20,15 @@ export interface WorkosSettings {
 }
 
 const DEFAULTS: WorkosSettings = { graceMs: 10_000, isBusy: false }
-const DEVICE_CODE = 'urn:ietf:params:oauth:grant-type:device_code'
 const LIFETIME_SECONDS = 3_600
 const USER = 'user_01H5JQDV7R7ATEYZDEG0W5PRYS'
-
-type Parameters = ReadonlyMap<string, string>
 
 /**
  * The AuthKit domain of a WorkOS environment (WorkOS Connect) as far as the notes on providers describe it: section 5.1,
  * with 3.2 for the tokens, 3.4 for the device flow, 3.5 for rotation, and document 004. Its statuses are not documented: 400
  * as section 3.4 assumes, and RFC 6749 §5.2 for the rest.
  */
-export class Workos {
-  /** Without a slash (section 3.1). */
-  issuer = ''
+export class Workos extends Provider<WorkosSettings> {
   /** What an access token is for unless a resource was asked for: not the application's own id. */
   readonly environmentId = 'client_01ENVIRONMENT0000000000000'
   readonly web = { clientId: 'client_01WEB000000000000000000000', secret: 'workos-web-secret' }
@@ -42,44 +36,25 @@ export class Workos {
   /** A public application, such as a command line. */
   readonly native = { clientId: 'client_01NATIVE000000000000000000' }
   readonly key = createSigningKey('RS256', 'sso_oidc_key_pair_01HKT9B5NNTJSG5QK4GRQSVN1W')
-  readonly codes = createCodes()
-  readonly devices = createDevices(300_000, () => this.#now())
-  readonly refreshTokens = createRefreshTokens(
-    () => ({ rotates: true, graceMs: this.settings.graceMs, revokesOnReuse: false }),
-    () => this.#now(),
-  )
-  settings = DEFAULTS
-  server!: ProviderServer
-  #skewMs = 0
 
-  /** Back to how it was at first, with these changes. */
-  configure(changes: Partial<WorkosSettings> = {}): void {
-    this.settings = { ...DEFAULTS, ...changes }
-  }
-
-  /** Moves the clock of device codes and of the grace period. */
-  advance(ms: number): void {
-    this.#skewMs += ms
-  }
-
-  /** What AuthKit would send the browser to, for an authorization URL. */
-  signIn(authorizationUrl: string | URL): URL {
-    return this.#agree(new URL(authorizationUrl).searchParams)
-  }
-
-  #agree(asked: URLSearchParams): URL {
-    return this.codes.redirect(
-      { ...readConsent(asked), audience: asked.get('resource') ?? undefined, sub: USER },
-      asked,
-    )
-  }
-
-  approve(userCode: string): void {
-    this.devices.approve(userCode, USER)
+  constructor() {
+    super({
+      defaults: DEFAULTS,
+      user: USER,
+      deviceLifetimeMs: 300_000,
+      target: 'resource',
+      toRefreshSettings: ({ graceMs }) => ({ rotates: true, graceMs, revokesOnReuse: false }),
+      words: {
+        invalid_client: 'Invalid client.',
+        invalid_grant: 'The code is invalid.',
+        unsupported_grant_type: 'The grant type is not supported.',
+      },
+    })
   }
 
   /** Section 5.1: of the two documents, one lacks the challenge methods and the other may lack the keys. */
   routes(origin: string): Routes {
+    // Without a slash (section 3.1).
     this.issuer = origin
     const metadata = {
       issuer: origin,
@@ -106,7 +81,7 @@ export class Workos {
       'GET /oauth2/authorize': ({ query }) => ({
         status: 302,
         body: '',
-        headers: { location: this.#agree(query).href },
+        headers: { location: this.agree(query).href },
       }),
       'GET /.well-known/openid-configuration': () => ({ status: 200, body: openid }),
       'GET /.well-known/oauth-authorization-server': () => ({ status: 200, body: oauth }),
@@ -116,46 +91,24 @@ export class Workos {
     }
   }
 
-  #now(): number {
-    return Date.now() + this.#skewMs
-  }
-
   #token(request: ProviderRequest): ProviderAnswer {
     // Section 5.1: form bodies.
     const parameters = readParameters(request, { json: false })
     if (parameters === undefined) return refuse(400, 'invalid_request', 'The body must be a form.')
-    const client = authenticate(request, parameters, [this.web, this.worker, this.native])
-    if (client === undefined) return refuse(401, 'invalid_client', 'Invalid client.')
-    switch (parameters.get('grant_type') ?? '') {
-      case 'authorization_code':
-        return this.#spendCode(parameters, client.clientId)
-      case 'refresh_token':
-        return this.#refresh(parameters, client.clientId)
-      case DEVICE_CODE:
-        return this.#poll(parameters, client.clientId)
-      case 'client_credentials':
-        return this.#authenticateClient(parameters, client.clientId)
-      default:
-        return refuse(400, 'unsupported_grant_type', 'The grant type is not supported.')
-    }
-  }
-
-  #spendCode(parameters: Parameters, clientId: string): ProviderAnswer {
-    const consent = this.codes.use(parameters, clientId)
-    return consent === undefined ? refuse(400, 'invalid_grant', 'The code is invalid.') : this.#first(consent)
+    return this.spend(request, parameters)
   }
 
   /** Section 3.5: each token is for one use, with a grace for repeats; afterwards `invalid_grant` for good. */
-  #refresh(parameters: Parameters, clientId: string): ProviderAnswer {
+  protected refresh(parameters: Parameters, clientId: string): ProviderAnswer {
     if (this.settings.isBusy) {
       return { ...refuse(429, 'too_many_requests', 'Try again.'), headers: { 'retry-after': '1' } }
     }
     const result = this.refreshTokens.spend(parameters.get('refresh_token') ?? '', clientId)
     if (typeof result === 'string') return refuse(400, 'invalid_grant', 'The refresh token is invalid.')
-    return this.#tokens({ ...result.consent, nonce: undefined }, result.next)
+    return this.tokens({ ...result.consent, nonce: undefined }, result.next)
   }
 
-  #poll(parameters: Parameters, clientId: string): ProviderAnswer {
+  protected poll(parameters: Parameters, clientId: string): ProviderAnswer {
     const result = this.devices.poll(parameters.get('device_code') ?? '', clientId)
     switch (result) {
       case 'pending':
@@ -169,24 +122,19 @@ export class Workos {
       case 'over':
         return refuse(400, 'invalid_grant', 'The device code is invalid.')
       default:
-        return this.#first(result)
+        return this.first(result)
     }
   }
 
   /** Section 5.1: the subject is the application, the audience the environment. */
-  #authenticateClient(parameters: Parameters, clientId: string): ProviderAnswer {
+  protected authenticateClient(parameters: Parameters, clientId: string): ProviderAnswer {
     if (clientId !== this.worker.clientId) return refuse(400, 'unauthorized_client', 'Grant not allowed.')
     const scope = parameters.get('scope') ?? ''
-    return this.#tokens({ clientId, sub: clientId, scope, audience: undefined, nonce: undefined }, undefined)
+    return this.tokens({ clientId, sub: clientId, scope, audience: undefined, nonce: undefined }, undefined)
   }
 
   /** E18: what comes depends on the scopes that were asked for. */
-  #first(consent: Consent): ProviderAnswer {
-    const hasOffline = consent.scope.split(' ').includes('offline_access')
-    return this.#tokens(consent, hasOffline ? this.refreshTokens.issue(consent) : undefined)
-  }
-
-  #tokens(consent: Consent, refreshToken: string | undefined): ProviderAnswer {
+  protected tokens(consent: Consent, refreshToken: string | undefined): ProviderAnswer {
     const { sub, scope, clientId, nonce, audience } = consent
     const now = Math.floor(Date.now() / 1000)
     const common = { iss: this.issuer, sub, iat: now, exp: now + LIFETIME_SECONDS }
@@ -205,7 +153,7 @@ export class Workos {
     const parameters = readParameters(request, { json: false })
     if (parameters === undefined) return refuse(400, 'invalid_request', 'The body must be a form.')
     const client = [this.web, this.worker, this.native].find(({ clientId }) => clientId === parameters.get('client_id'))
-    if (client === undefined) return refuse(401, 'invalid_client', 'Invalid client.')
+    if (client === undefined) return this.refuseClient()
     const consent = { clientId: client.clientId, scope: parameters.get('scope') ?? '', nonce: undefined }
     const started = this.devices.start({ ...consent, audience: parameters.get('resource') }, `${this.issuer}/device`)
     // The members are those of RFC 8628 §3.2, the figures those of its sibling in section 3.4.

@@ -43,7 +43,7 @@ export async function startSoakedSidecar(config: Readonly<Record<string, unknown
   // The settings of the image.
   const argv = [
     `--inspect=127.0.0.1:${inspector}`,
-    '--max-semi-space-size=2',
+    '--max-semi-space-size=4',
     MAIN,
     'serve',
     '--config',

@@ -4,16 +4,18 @@ import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startAuth0, type Auth0 } from '../fakes/auth0.ts'
 import { readDocument, sendHar, type DocumentedAnswer } from '../fakes/documented-requests.ts'
+import { ALL_TOKENS, expectAllTokens } from '../fakes/handed-out.ts'
 import { areInstalled } from '../fakes/programs.ts'
+import { DEVICE_CODE } from '../fakes/provider.ts'
 import { startHelperExample } from '../fakes/helper-example.ts'
 import { stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
+import { postForm } from '../fakes/token-request.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 
 const run = promisify(execFile)
 const TENANT = 'tenant.eu.auth0.com'
 const CALLBACK = 'https://app.example.com/callback'
 const MOBILE = `https://${TENANT}/mobile`
-const DEVICE_CODE = 'urn:ietf:params:oauth:grant-type:device_code'
 
 let auth0: Auth0
 let upstream: FakeUpstream
@@ -45,26 +47,18 @@ interface Login {
 
 /** A code, as it comes back to the application from the pages of the tenant. */
 function signIn({ client, redirectUri, verifier, more = {} }: Login): string {
-  const url = new URL(`${auth0.issuer}authorize`)
-  const asked = {
-    ...{ response_type: 'code', client_id: client.clientId, redirect_uri: redirectUri },
-    ...{ scope: 'openid profile offline_access', audience: auth0.audience, ...more },
+  const challenge = verifier !== undefined && {
+    code_challenge: createHash('sha256').update(verifier).digest('base64url'),
+    code_challenge_method: 'S256',
   }
-  for (const [name, value] of Object.entries(asked)) url.searchParams.set(name, value)
-  if (verifier !== undefined) {
-    url.searchParams.set('code_challenge', createHash('sha256').update(verifier).digest('base64url'))
-    url.searchParams.set('code_challenge_method', 'S256')
-  }
-  return auth0.signIn(url).searchParams.get('code') as string
+  const asked = { client_id: client.clientId, redirect_uri: redirectUri, audience: auth0.audience }
+  return auth0.issueCode({ ...asked, ...more, ...challenge })
 }
 
 const newVerifier = () => randomBytes(32).toString('base64url')
 
-async function post(parameters: Record<string, string>, path = '/oauth/token'): Promise<DocumentedAnswer> {
-  const response = await fetch(sidecar.helper + path, { method: 'POST', body: new URLSearchParams(parameters) })
-  const body = (await response.json()) as DocumentedAnswer['body']
-  return { status: response.status, body, headers: response.headers }
-}
+const post = (parameters: Record<string, string>, path = '/oauth/token'): Promise<DocumentedAnswer> =>
+  postForm(sidecar.helper + path, parameters)
 
 /** How many requests the token endpoint of the tenant gets meanwhile. */
 async function spends(act: () => Promise<unknown>): Promise<number> {
@@ -73,20 +67,7 @@ async function spends(act: () => Promise<unknown>): Promise<number> {
   return auth0.server.count('/oauth/token') - before
 }
 
-const FULL = {
-  access_token: expect.stringMatching(/^eyJ/) as string,
-  refresh_token: expect.stringMatching(/^rt_/) as string,
-  id_token: expect.stringMatching(/^eyJ/) as string,
-  token_type: 'Bearer',
-}
-
-/** What comes opens the API behind the sidecar. */
-async function expectGood({ status, body }: DocumentedAnswer): Promise<void> {
-  expect(body).toMatchObject(FULL)
-  expect(status).toBe(200)
-  const headers = { authorization: `Bearer ${body['access_token'] as string}` }
-  expect((await fetch(`${sidecar.proxy}/orders`, { headers })).status).toBe(200)
-}
+const expectGood = (answer: DocumentedAnswer) => expectAllTokens(sidecar, answer)
 
 describe('document 001, an authorization code of a confidential client', () => {
   const document = (secret: string) =>
@@ -99,7 +80,7 @@ describe('document 001, an authorization code of a confidential client', () => {
     })
 
   it('is what the tenant takes', async () => {
-    expect((await sendHar(document(auth0.web.secret), auth0.server.origin)).body).toMatchObject(FULL)
+    expect((await sendHar(document(auth0.web.secret), auth0.server.origin)).body).toMatchObject(ALL_TOKENS)
   })
 
   it('works through the helper, request for request, with the secret that the helper knows its caller by', async () => {
@@ -110,7 +91,7 @@ describe('document 001, an authorization code of a confidential client', () => {
       env: { SHARED },
     })
     await expectGood(await sendHar(document(SHARED), known.helper))
-    expect(known.logLines().findLast(({ msg }) => msg === 'exchange')).toMatchObject({ caller: 'backend', code: 'ok' })
+    expect(known.lastExchange()).toMatchObject({ caller: 'backend', code: 'ok' })
     const { status, body } = await sendHar(document(auth0.web.secret), known.helper)
     expect([status, body['error']]).toEqual([401, 'invalid_client'])
     await known.stop()
@@ -182,7 +163,7 @@ describe('document 002, an authorization code with PKCE', () => {
     })
 
   it('is what the tenant takes', async () => {
-    expect((await sendHar(document(newVerifier()), auth0.server.origin)).body).toMatchObject(FULL)
+    expect((await sendHar(document(newVerifier()), auth0.server.origin)).body).toMatchObject(ALL_TOKENS)
   })
 
   it('works through the helper, request for request', async () => {
@@ -216,7 +197,7 @@ describe('document 003, the same as a page with samples', () => {
       YOUR_CALLBACK_URL: MOBILE,
     })
     const { stdout } = await run('sh', ['-c', text])
-    expect(JSON.parse(stdout)).toMatchObject(FULL)
+    expect(JSON.parse(stdout)).toMatchObject(ALL_TOKENS)
   })
 })
 

@@ -8,27 +8,23 @@ import { join } from 'node:path'
 import type { TLSSocket } from 'node:tls'
 import { decodeJwt, decodeProtectedHeader } from 'jose'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
-import { CERTIFIED_NAME, startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import { CERTIFIED_NAME } from '../fakes/authorization-server.ts'
 import { createAuthority } from '../fakes/certificates.ts'
 import { startScriptedEndpoint, type Scripted } from '../fakes/scripted-endpoint.ts'
-import { allOutput, startSidecar, stopSidecars, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
+import { allOutput, startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startSurroundings, stopSurroundings, type Surroundings } from '../fakes/surroundings.ts'
+import { requestToken } from '../fakes/token-request.ts'
 
-let issuer: AuthorizationServer
-let upstream: FakeUpstream
+let issuer: Surroundings['issuer']
+let upstream: Surroundings['upstream']
 let folder: string
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
-  upstream = await startUpstream()
+  ;({ issuer, upstream } = await startSurroundings())
 })
 beforeEach(() => (folder = mkdtempSync(join(tmpdir(), 'bearward-'))))
 afterEach(() => rmSync(folder, { recursive: true }))
-afterAll(async () => {
-  await stopSidecars()
-  await issuer.stop()
-  await upstream.stop()
-})
+afterAll(stopSurroundings)
 
 /** A sidecar with one client. */
 async function start(
@@ -47,19 +43,8 @@ async function start(
   return sidecar
 }
 
-interface Answer {
-  readonly status: number
-  readonly body: Readonly<Record<string, unknown>>
-}
-
-async function refresh(sidecar: FakeSidecar, refreshToken: string): Promise<Answer> {
-  const body = new URLSearchParams({ grant_type: 'refresh_token', refresh_token: refreshToken })
-  const response = await fetch(`${sidecar.helper}/oauth2/token`, { method: 'POST', body })
-  return { status: response.status, body: (await response.json()) as Answer['body'] }
-}
-
-const lastExchange = (sidecar: FakeSidecar): LogLine =>
-  sidecar.logLines().findLast(({ msg }) => msg === 'exchange') ?? {}
+const refresh = (sidecar: FakeSidecar, refreshToken: string) =>
+  requestToken(sidecar.helper, { grant_type: 'refresh_token', refresh_token: refreshToken })
 
 function write(name: string, text: string): string {
   const file = join(folder, name)
@@ -321,6 +306,6 @@ describe('a certificate', () => {
     expect(await refresh(sidecar, token)).toMatchObject({ status: 502, body: { code: 'outcome_unknown' } })
     settings(authority.issue(CERTIFIED_NAME))
     expect((await refresh(sidecar, token)).status).toBe(200)
-    expect(lastExchange(sidecar)).toMatchObject({ client: 'one', code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ client: 'one', code: 'ok' })
   })
 })

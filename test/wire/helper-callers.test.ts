@@ -4,35 +4,38 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import type { Clock } from '../../src/util/clock.ts'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import { createFakeClock } from '../fakes/clock.ts'
 import { openRaw, sendRaw } from '../fakes/raw.ts'
 import { startScriptedEndpoint, type ScriptedEndpoint } from '../fakes/scripted-endpoint.ts'
-import { allOutput, startSidecar, stopSidecars, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
+import { allOutput, startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startSurroundings, stopSurroundings, type Surroundings } from '../fakes/surroundings.ts'
+import { requestToken } from '../fakes/token-request.ts'
 
 const SECRET = 'shared+secret: of %20 the backend'
 const SUBJECT = 'system:serviceaccount:shop:api'
-let issuer: AuthorizationServer
+let issuer: Surroundings['issuer']
 let cluster: AuthorizationServer
 let scripted: ScriptedEndpoint
-let upstream: FakeUpstream
+let upstream: Surroundings['upstream']
 let folder: string
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
+  ;({ issuer, upstream } = await startSurroundings())
   cluster = await startAuthorizationServer()
   scripted = await startScriptedEndpoint({ body: { access_token: 'a', token_type: 'Bearer' } })
-  upstream = await startUpstream()
 })
 beforeEach(() => (folder = mkdtempSync(join(tmpdir(), 'bearward-'))))
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 afterAll(async () => {
-  await stopSidecars()
-  await Promise.all([issuer.stop(), cluster.stop(), scripted.stop(), upstream.stop()])
+  await stopSurroundings()
+  await Promise.all([cluster.stop(), scripted.stop()])
 })
 
-async function start(callers: object, listen: object = {}): Promise<FakeSidecar> {
+async function start(callers: object, listen: object = {}, clock?: Clock): Promise<FakeSidecar> {
   const sidecar = await startSidecar({
+    ...(clock && { clock }),
     config: {
       issuers: [
         { name: 'main', issuer: issuer.issuer, audience: issuer.audience },
@@ -68,24 +71,12 @@ const CALLERS = {
   pod: { service_accounts: { issuer: 'cluster', audience: 'bearward-helper', subjects: [SUBJECT] } },
 }
 
-interface Answer {
-  readonly status: number
-  readonly body: Readonly<Record<string, unknown>>
-  readonly headers: Headers
-}
-
-async function refresh(
+const refresh = (
   sidecar: FakeSidecar,
   headers: Record<string, string> = {},
   parameters: Record<string, string> = { client_id: 'web' },
-): Promise<Answer> {
-  const body = new URLSearchParams({ grant_type: 'refresh_token', refresh_token: 'r', ...parameters })
-  const response = await fetch(`${sidecar.helper}/oauth2/token`, { method: 'POST', body, headers })
-  return { status: response.status, body: (await response.json()) as Answer['body'], headers: response.headers }
-}
+) => requestToken(sidecar.helper, { grant_type: 'refresh_token', refresh_token: 'r', ...parameters }, headers)
 
-const lastExchange = (sidecar: FakeSidecar): LogLine =>
-  sidecar.logLines().findLast(({ msg }) => msg === 'exchange') ?? {}
 const basic = (id: string, secret: string) => ({
   authorization: `Basic ${Buffer.from(`${id}:${secret}`).toString('base64')}`,
 })
@@ -110,7 +101,7 @@ describe('a caller is known', () => {
   ])('%s', async (_what, headers, parameters, name) => {
     const sidecar = await start(CALLERS)
     expect((await refresh(sidecar, headers(), parameters)).status).toBe(200)
-    expect(lastExchange(sidecar)).toMatchObject({ caller: name, code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ caller: name, code: 'ok' })
     await sidecar.stop()
   })
 
@@ -174,7 +165,7 @@ describe('a caller that is not known gets nothing, and the issuer is not asked:'
     expect(answer).toMatchObject({ status: 401, body: { error: 'invalid_client', code: 'caller_unauthenticated' } })
     expect(answer.headers.get('www-authenticate')).toMatch(/^(Bearer|Basic) realm=/)
     expect(scripted.seen.length).toBe(before)
-    expect(lastExchange(sidecar)).toMatchObject({ caller: 'none', client: 'none' })
+    expect(sidecar.lastExchange()).toMatchObject({ caller: 'none', client: 'none' })
   })
 
   it('nor does it learn which clients there are', async () => {
@@ -306,6 +297,56 @@ describe('what a caller sends for itself', () => {
   })
 })
 
+describe('a flood of callers that are not known', () => {
+  const exchanges = (one: FakeSidecar, caller: string) =>
+    one.logLines().filter((line) => line['msg'] === 'exchange' && line['caller'] === caller)
+  const LEFT_OUT = 'lines about callers that are not known were left out'
+  const leftOut = (one: FakeSidecar) => one.logLines().filter(({ msg }) => msg === LEFT_OUT)
+  const count = async (one: FakeSidecar, client: string, code: string) => {
+    const labels = `\\{client="${client}",grant="refresh_token",code="${code}"\\}`
+    return Number(new RegExp(`^bearward_helper_exchanges_total${labels} (\\d+)$`, 'm').exec(await one.metrics())?.[1])
+  }
+  const ATTEMPTS = 150
+  const guess = (one: FakeSidecar) =>
+    Promise.all(Array.from({ length: ATTEMPTS }, (_, i) => refresh(one, bearer(`wrong-secret-of-nobody-${i}`))))
+
+  it('has a bounded share of the log, is counted in full, and hides no caller that is known', async () => {
+    const clock = createFakeClock()
+    const sidecar = await start(CALLERS, {}, clock)
+    for (const { status } of await guess(sidecar)) expect(status).toBe(401)
+    expect((await refresh(sidecar, bearer(SECRET))).status).toBe(200)
+    expect(exchanges(sidecar, 'none')).toHaveLength(100)
+    expect(exchanges(sidecar, 'backend')).toHaveLength(1)
+    expect(await count(sidecar, 'none', 'caller_unauthenticated')).toBe(ATTEMPTS)
+    expect(await count(sidecar, 'web', 'ok')).toBe(1)
+    expect(leftOut(sidecar)).toEqual([])
+
+    clock.advance(10_000)
+    expect(leftOut(sidecar)).toMatchObject([{ level: 'warn', lines: ATTEMPTS - 100 }])
+    await guess(sidecar)
+    expect(exchanges(sidecar, 'none')).toHaveLength(200)
+    clock.advance(5_000)
+    await guess(sidecar)
+    expect(exchanges(sidecar, 'none')).toHaveLength(250)
+    clock.advance(5_000)
+    expect(leftOut(sidecar)).toMatchObject([{ lines: ATTEMPTS - 100 }, { lines: 2 * ATTEMPTS - 150 }])
+    await sidecar.stop()
+  })
+
+  it.each<[string, () => Record<string, string>, Record<string, string>, number]>([
+    ['pages in browsers', () => ({ origin: 'https://evil.example' }), {}, 403],
+    ['requests that cannot be read', () => ({}), { client_assertion: 'x' }, 400],
+    ['tokens of service accounts that are forged', () => bearer('eyJhbGciOiJSUzI1NiJ9.e30.AAAA'), {}, 401],
+  ])('is no other when it is one of %s', async (_what, headers, parameters, status) => {
+    const sidecar = await start(CALLERS, {}, createFakeClock())
+    for (let i = 0; i < 120; i += 1) {
+      expect((await refresh(sidecar, headers(), { client_id: 'web', ...parameters })).status).toBe(status)
+    }
+    expect(exchanges(sidecar, 'none')).toHaveLength(100)
+    await sidecar.stop()
+  })
+})
+
 describe('a Unix socket', () => {
   const post = (socketPath: string): Promise<number | undefined> =>
     new Promise((resolve, reject) => {
@@ -322,7 +363,7 @@ describe('a Unix socket', () => {
     const sidecar = await start({}, { helper: `unix:${path}` })
     expect(lstatSync(path).mode & 0o777).toBe(0o660)
     expect(await post(path)).toBe(200)
-    expect(lastExchange(sidecar)).toMatchObject({ caller: 'local', code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ caller: 'local', code: 'ok' })
     expect(sidecar.logText()).toContain(`"helper_socket":"${path}"`)
     await sidecar.stop()
     expect(existsSync(path)).toBe(false)

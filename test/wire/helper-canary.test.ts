@@ -3,11 +3,10 @@ import { createServer, type AddressInfo, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { isRedisInstalled, startRedis, stopRedis } from '../fakes/redis.ts'
 import { allOutput, startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startSurroundings, toHelperConfig, type Surroundings } from '../fakes/surroundings.ts'
 import { refreshAt, type TokenAnswer } from '../fakes/token-request.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 
 /**
  * A word is planted in the password of the store, in the keys for sealing and in refresh tokens, sealed and not; stores
@@ -18,12 +17,11 @@ const KEY = `${CANARY}${'x'.repeat(33)}`
 const folder = mkdtempSync(join(tmpdir(), 'bearward-'))
 const servers: Server[] = []
 const answers: TokenAnswer[] = []
-let issuer: AuthorizationServer
-let upstream: FakeUpstream
+let issuer: Surroundings['issuer']
+let upstream: Surroundings['upstream']
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
-  upstream = await startUpstream()
+  ;({ issuer, upstream } = await startSurroundings())
   writeFileSync(join(folder, 'key'), KEY)
 })
 
@@ -38,25 +36,21 @@ afterAll(async () => {
 
 async function start(port: number, onFailure: 'local' | 'refuse', acceptUnsealed = true): Promise<FakeSidecar> {
   const sidecar = await startSidecar({
-    config: {
-      issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-      upstream: upstream.url,
-      helper: {
-        timeout: '1s',
-        clients: { web: { client_id: 'web', client_secret: { env: 'WEB_SECRET' }, replay_window: '5s' } },
-        store: {
-          redis: {
-            url: `redis://127.0.0.1:${port}`,
-            username: 'default',
-            password: { env: 'REDIS_PASSWORD' },
-            connect_timeout: '300ms',
-            command_timeout: '300ms',
-          },
-          on_failure: onFailure,
+    config: toHelperConfig(issuer, upstream, {
+      timeout: '1s',
+      clients: { web: { client_id: 'web', client_secret: { env: 'WEB_SECRET' }, replay_window: '5s' } },
+      store: {
+        redis: {
+          url: `redis://127.0.0.1:${port}`,
+          username: 'default',
+          password: { env: 'REDIS_PASSWORD' },
+          connect_timeout: '300ms',
+          command_timeout: '300ms',
         },
-        sealing: { key_files: [join(folder, 'key')], accept_unsealed: acceptUnsealed },
+        on_failure: onFailure,
       },
-    },
+      sealing: { key_files: [join(folder, 'key')], accept_unsealed: acceptUnsealed },
+    }),
     env: { WEB_SECRET: issuer.clients.web.secret, REDIS_PASSWORD: `${CANARY}-password` },
   })
   await sidecar.ready()

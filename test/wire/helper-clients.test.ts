@@ -4,6 +4,7 @@ import * as openid from 'openid-client'
 import { AuthorizationCode, ClientCredentials } from 'simple-oauth2'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startAuth0, type Auth0 } from '../fakes/auth0.ts'
+import { expectToOpen } from '../fakes/handed-out.ts'
 import { startHelperExample } from '../fakes/helper-example.ts'
 import { refuse, serveProvider, type ProviderServer } from '../fakes/provider-server.ts'
 import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
@@ -40,11 +41,6 @@ afterAll(async () => {
   await auth0.server.stop()
   await upstream.stop()
 })
-
-async function expectToOpen(accessToken: unknown): Promise<void> {
-  const response = await fetch(`${sidecar.proxy}/a`, { headers: { authorization: `Bearer ${String(accessToken)}` } })
-  expect(response.status).toBe(200)
-}
 
 describe('openid-client', () => {
   /** Everything it needs to know is behind the address of the helper. */
@@ -85,9 +81,9 @@ describe('openid-client', () => {
     const checks = { pkceCodeVerifier: verifier, expectedState: state, expectedNonce: nonce }
     const tokens = await openid.authorizationCodeGrant(config, auth0.signIn(url), checks, { nonce })
     expect(tokens.claims()?.sub).toMatch(/^auth0\|/)
-    await expectToOpen(tokens.access_token)
+    await expectToOpen(sidecar, tokens.access_token)
     const renewed = await openid.refreshTokenGrant(config, tokens.refresh_token ?? '')
-    await expectToOpen(renewed.access_token)
+    await expectToOpen(sidecar, renewed.access_token)
     await openid.tokenRevocation(config, renewed.refresh_token ?? '', { token_type_hint: 'refresh_token' })
     expect(auth0.refreshTokens.isAlive(renewed.refresh_token ?? '')).toBe(false)
     await expect(openid.refreshTokenGrant(config, renewed.refresh_token ?? '')).rejects.toMatchObject({
@@ -105,7 +101,7 @@ describe('openid-client', () => {
     setTimeout(() => auth0.approve(device.user_code), 7_000)
     const tokens = await openid.pollDeviceAuthorizationGrant(config, device)
     expect(tokens.refresh_token).toMatch(/^rt_/)
-    await expectToOpen(tokens.access_token)
+    await expectToOpen(sidecar, tokens.access_token)
   })
 
   it('is told when the user of the device declines', { timeout: 40_000 }, async () => {
@@ -118,7 +114,7 @@ describe('openid-client', () => {
   it('gets tokens for an application itself', async () => {
     const config = await discover(auth0.worker.clientId)
     const tokens = await openid.clientCredentialsGrant(config, { audience: auth0.audience })
-    await expectToOpen(tokens.access_token)
+    await expectToOpen(sidecar, tokens.access_token)
   })
 })
 
@@ -191,7 +187,7 @@ describe('with a secret that the helper knows the application by', () => {
       { execute: [openid.allowInsecureRequests] },
     )
     const tokens = await openid.clientCredentialsGrant(config, { audience: auth0.audience })
-    await expectToOpen(tokens.access_token)
+    await expectToOpen(sidecar, tokens.access_token)
   })
 
   it.each(['header', 'body'] as const)('simple-oauth2 works with the secret in the %s', async (place) => {
@@ -201,7 +197,7 @@ describe('with a secret that the helper knows the application by', () => {
       options: { authorizationMethod: place },
     })
     const { token } = await client.getToken({ audience: auth0.audience })
-    await expectToOpen(token['access_token'])
+    await expectToOpen(sidecar, token['access_token'])
   })
 
   it('neither works with another one', async () => {
@@ -230,9 +226,9 @@ describe('simple-oauth2', () => {
     url.searchParams.set('audience', auth0.audience)
     const code = auth0.signIn(url).searchParams.get('code') ?? ''
     const tokens = await client.getToken({ code, redirect_uri: CALLBACK })
-    await expectToOpen(tokens.token['access_token'])
+    await expectToOpen(sidecar, tokens.token['access_token'])
     const renewed = await tokens.refresh()
-    await expectToOpen(renewed.token['access_token'])
+    await expectToOpen(sidecar, renewed.token['access_token'])
     await renewed.revoke('refresh_token')
     await expect(renewed.refresh()).rejects.toMatchObject({ output: { statusCode: 403 } })
   })
@@ -240,6 +236,6 @@ describe('simple-oauth2', () => {
   it('gets tokens for an application itself', async () => {
     const client = new ClientCredentials(application(auth0.worker))
     const { token } = await client.getToken({ audience: auth0.audience })
-    await expectToOpen(token['access_token'])
+    await expectToOpen(sidecar, token['access_token'])
   })
 })

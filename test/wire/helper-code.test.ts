@@ -1,31 +1,34 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { REDIRECT_URI, startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
-import { startSidecar, stopSidecars, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
+import { REDIRECT_URI } from '../fakes/authorization-server.ts'
+import { expectToOpen, expectUnstored } from '../fakes/handed-out.ts'
+import { startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
+import {
+  countSpends,
+  startSurroundings,
+  stopSurroundings,
+  toHelperConfig,
+  type Surroundings,
+} from '../fakes/surroundings.ts'
+import { postForm, type TokenAnswer } from '../fakes/token-request.ts'
 
-let issuer: AuthorizationServer
-let upstream: FakeUpstream
+let issuer: Surroundings['issuer']
+let upstream: Surroundings['upstream']
 let sidecar: FakeSidecar
 const VERIFIER = 'a-verifier-of-this-test-that-is-long-enough-0'
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
-  upstream = await startUpstream()
+  ;({ issuer, upstream } = await startSurroundings())
   const redirect_uris = [REDIRECT_URI]
   sidecar = await startSidecar({
-    config: {
-      issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-      upstream: upstream.url,
-      helper: {
-        timeout: '1s',
-        clients: {
-          web: { client_id: 'web', client_secret: { env: 'WEB_SECRET' }, redirect_uris, scopes: ['openid'] },
-          native: { client_id: 'native', client_authentication: 'none', redirect_uris },
-          bare: { client_id: 'web-post', client_secret: { env: 'WEB_SECRET' } },
-          refresh: { client_id: 'device', client_authentication: 'none', grants: ['refresh_token'] },
-        },
+    config: toHelperConfig(issuer, upstream, {
+      timeout: '1s',
+      clients: {
+        web: { client_id: 'web', client_secret: { env: 'WEB_SECRET' }, redirect_uris, scopes: ['openid'] },
+        native: { client_id: 'native', client_authentication: 'none', redirect_uris },
+        bare: { client_id: 'web-post', client_secret: { env: 'WEB_SECRET' } },
+        refresh: { client_id: 'device', client_authentication: 'none', grants: ['refresh_token'] },
       },
-    },
+    }),
     env: { WEB_SECRET: issuer.clients.web.secret },
   })
   await sidecar.ready()
@@ -36,32 +39,16 @@ afterEach(() => {
   issuer.delayTokens(0)
 })
 
-afterAll(async () => {
-  await stopSidecars()
-  await issuer.stop()
-  await upstream.stop()
-})
+afterAll(stopSurroundings)
 
-interface Answer {
-  readonly status: number
-  readonly body: Readonly<Record<string, unknown>>
-}
-
-async function post(parameters: Record<string, string>, path = '/oauth2/token'): Promise<Answer> {
-  const response = await fetch(sidecar.helper + path, { method: 'POST', body: new URLSearchParams(parameters) })
-  expect(response.headers.get('cache-control')).toBe('no-store')
-  return { status: response.status, body: (await response.json()) as Answer['body'] }
-}
+const post = async (parameters: Record<string, string>, path = '/oauth2/token') =>
+  expectUnstored(await postForm(sidecar.helper + path, parameters))
 
 const spend = (code: string, more: Record<string, string> = {}, path?: string) =>
   post({ grant_type: 'authorization_code', client_id: 'web', redirect_uri: REDIRECT_URI, code, ...more }, path)
-const lastExchange = (): LogLine => sidecar.logLines().findLast(({ msg }) => msg === 'exchange') ?? {}
 
-async function spends(run: () => Promise<unknown>): Promise<number> {
-  const before = issuer.requests.token
-  await run()
-  return issuer.requests.token - before
-}
+/** How many requests the token endpoint gets meanwhile. */
+const spends = (run: () => Promise<unknown>) => countSpends(issuer, run)
 
 describe('an authorization code', () => {
   it.each(['/oauth2/token', '/oauth/token'])(
@@ -75,11 +62,13 @@ describe('an authorization code', () => {
         id_token: expect.stringMatching(/^eyJ/) as string,
       })
       expect(body['refresh_token']).toEqual(expect.any(String))
-      const response = await fetch(`${sidecar.proxy}/a`, {
-        headers: { authorization: `Bearer ${body['access_token'] as string}` },
+      await expectToOpen(sidecar, body['access_token'])
+      expect(sidecar.lastExchange()).toMatchObject({
+        client: 'web',
+        grant: 'authorization_code',
+        code: 'ok',
+        status: 200,
       })
-      expect(response.status).toBe(200)
-      expect(lastExchange()).toMatchObject({ client: 'web', grant: 'authorization_code', code: 'ok', status: 200 })
     },
   )
 
@@ -100,7 +89,7 @@ describe('an authorization code', () => {
   it('that twenty callers spend at once is spent once, and what it was spent for lives', async () => {
     const code = await issuer.issueCode()
     issuer.delayTokens(200)
-    let answers: Answer[] = []
+    let answers: TokenAnswer[] = []
     const count = await spends(async () => {
       answers = await Promise.all(Array.from({ length: 20 }, () => spend(code)))
     })
@@ -113,7 +102,7 @@ describe('an authorization code', () => {
   it('whose answer is lost is not spent again by the helper', async () => {
     const code = await issuer.issueCode()
     issuer.fail('token', 'reset')
-    let answer: Answer | undefined
+    let answer: TokenAnswer | undefined
     expect(await spends(async () => (answer = await spend(code)))).toBe(1)
     expect(answer).toMatchObject({ status: 502, body: { error: 'temporarily_unavailable', code: 'outcome_unknown' } })
     expect(answer?.body['error_description']).toContain('may be spent')
@@ -131,7 +120,7 @@ describe('a code is not spent', () => {
     ['for a client without this grant', { client_id: 'device' }, 'grant_not_allowed unauthorized_client'],
     ['with a scope that is not configured', { scope: 'openid admin' }, 'parameter_not_allowed invalid_scope'],
   ])('%s', async (_what, change, expected) => {
-    let answer: Answer | undefined
+    let answer: TokenAnswer | undefined
     expect(await spends(async () => (answer = await spend('x', change)))).toBe(0)
     expect(answer?.status).toBe(400)
     expect(`${String(answer?.body['code'])} ${String(answer?.body['error'])}`).toBe(expected)
@@ -145,7 +134,7 @@ describe('what a request of a document shows wrong is said in words:', () => {
       body,
       headers: { 'content-type': type },
     })
-    return { status: response.status, body: (await response.json()) as Answer['body'] }
+    return { status: response.status, body: (await response.json()) as TokenAnswer['body'] }
   }
   const GRANT = 'urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code'
 
@@ -175,6 +164,6 @@ describe('what a request of a document shows wrong is said in words:', () => {
       headers: { 'content-type': 'application/json' },
     })
     expect(response.status).toBe(400)
-    expect(((await response.json()) as Answer['body'])['error_description']).toContain(words)
+    expect(((await response.json()) as TokenAnswer['body'])['error_description']).toContain(words)
   })
 })

@@ -1,70 +1,56 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { createFakeClock, type FakeClock } from '../fakes/clock.ts'
+import { expectUnstored } from '../fakes/handed-out.ts'
+import { DEVICE_CODE } from '../fakes/provider.ts'
 import { openRaw } from '../fakes/raw.ts'
 import { startScriptedEndpoint, type ScriptedEndpoint } from '../fakes/scripted-endpoint.ts'
-import { startSidecar, stopSidecars, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
+import { startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startSurroundings, stopSurroundings, toHelperConfig, type Surroundings } from '../fakes/surroundings.ts'
+import { postForm } from '../fakes/token-request.ts'
 
-const DEVICE_CODE = 'urn:ietf:params:oauth:grant-type:device_code'
-let issuer: AuthorizationServer
+let issuer: Surroundings['issuer']
 let scripted: ScriptedEndpoint
-let upstream: FakeUpstream
+let upstream: Surroundings['upstream']
 let sidecar: FakeSidecar
 let clock: FakeClock
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
+  ;({ issuer, upstream } = await startSurroundings())
   scripted = await startScriptedEndpoint()
-  upstream = await startUpstream()
 })
 beforeEach(async () => {
   clock = createFakeClock()
   sidecar = await startSidecar({
     clock,
-    config: {
-      issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-      upstream: upstream.url,
-      helper: {
-        timeout: '2s',
-        clients: {
-          cli: { client_id: 'device', client_authentication: 'none', scopes: ['openid', 'offline_access'] },
-          scripted: {
-            client_id: 'scripted',
-            client_authentication: 'none',
-            token_endpoint: `${scripted.url}/token`,
-            device_authorization_endpoint: `${scripted.url}/device`,
-          },
-          web: { client_id: 'web', client_authentication: 'none', grants: ['refresh_token'] },
+    config: toHelperConfig(issuer, upstream, {
+      timeout: '2s',
+      clients: {
+        cli: { client_id: 'device', client_authentication: 'none', scopes: ['openid', 'offline_access'] },
+        scripted: {
+          client_id: 'scripted',
+          client_authentication: 'none',
+          token_endpoint: `${scripted.url}/token`,
+          device_authorization_endpoint: `${scripted.url}/device`,
         },
+        web: { client_id: 'web', client_authentication: 'none', grants: ['refresh_token'] },
       },
-    },
+    }),
   })
   await sidecar.ready()
   return () => sidecar.stop()
 })
 afterAll(async () => {
-  await stopSidecars()
-  await Promise.all([issuer.stop(), scripted.stop(), upstream.stop()])
+  await stopSurroundings()
+  await scripted.stop()
 })
 
-interface Answer {
-  readonly status: number
-  readonly body: Readonly<Record<string, unknown>>
-  readonly headers: Headers
-}
-
-async function post(path: string, parameters: Record<string, string>): Promise<Answer> {
-  const response = await fetch(sidecar.helper + path, { method: 'POST', body: new URLSearchParams(parameters) })
-  expect(response.headers.get('cache-control')).toBe('no-store')
-  return { status: response.status, body: (await response.json()) as Answer['body'], headers: response.headers }
-}
+const post = async (path: string, parameters: Record<string, string>) =>
+  expectUnstored(await postForm(sidecar.helper + path, parameters))
 
 const begin = (client_id = 'device', path = '/oauth2/device_authorization') =>
   post(path, { client_id, scope: 'openid offline_access' })
 const poll = (device_code: unknown, more: Record<string, string> = {}) =>
   post('/oauth2/token', { grant_type: DEVICE_CODE, client_id: 'device', device_code: String(device_code), ...more })
-const lastExchange = (): LogLine => sidecar.logLines().findLast(({ msg }) => msg === 'exchange') ?? {}
 
 describe('the flow of a device', () => {
   it.each(['/oauth2/device_authorization', '/oauth/device/code'])('begins at %s', async (path) => {
@@ -72,7 +58,7 @@ describe('the flow of a device', () => {
     expect(status).toBe(200)
     expect(body).toMatchObject({ interval: 5, verification_uri: `${issuer.issuer}/device` })
     for (const name of ['device_code', 'user_code', 'expires_in']) expect(body).toHaveProperty(name)
-    expect(lastExchange()).toMatchObject({ client: 'cli', grant: 'device_authorization', code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ client: 'cli', grant: 'device_authorization', code: 'ok' })
   })
 
   it('asks the issuer once in an interval, and ends with tokens', async () => {
@@ -99,7 +85,7 @@ describe('the flow of a device', () => {
     expect(status).toBe(200)
     expect(body).toMatchObject({ token_type: 'Bearer', expires_in: 600, id_token: expect.any(String) as string })
     expect(issuer.requests.token).toBe(before + 2)
-    expect(lastExchange()).toMatchObject({ client: 'cli', grant: 'device_code', code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ client: 'cli', grant: 'device_code', code: 'ok' })
   })
 
   it('is pending at its first poll, however early, and only that one costs the caller nothing', async () => {
@@ -179,7 +165,7 @@ describe('the flow of a device', () => {
     )
     await untilWaiting(1)
     socket.destroy()
-    await expect.poll(() => lastExchange()['code']).toBe('authorization_pending')
+    await expect.poll(() => sidecar.lastExchange()['code']).toBe('authorization_pending')
     clock.advance(10_000)
     await issuer.decideDevice(String(device['user_code']))
     expect((await poll(device['device_code'])).status).toBe(200)

@@ -1,21 +1,22 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { REDIRECT_URI, startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import { REDIRECT_URI } from '../fakes/authorization-server.ts'
 import { createFakeClock, type FakeClock } from '../fakes/clock.ts'
+import { expectUnstored } from '../fakes/handed-out.ts'
 import { startScriptedEndpoint, type Scripted, type ScriptedEndpoint } from '../fakes/scripted-endpoint.ts'
-import { startSidecar, stopSidecars, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
+import { startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
+import { countSpends, startSurroundings, stopSurroundings, type Surroundings } from '../fakes/surroundings.ts'
+import { postForm, type TokenAnswer } from '../fakes/token-request.ts'
 
 const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange'
-let issuer: AuthorizationServer
+let issuer: Surroundings['issuer']
 let scripted: ScriptedEndpoint
-let upstream: FakeUpstream
+let upstream: Surroundings['upstream']
 let sidecar: FakeSidecar
 let clock: FakeClock
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
+  ;({ issuer, upstream } = await startSurroundings())
   scripted = await startScriptedEndpoint()
-  upstream = await startUpstream()
 })
 beforeEach(async () => {
   clock = createFakeClock()
@@ -23,8 +24,8 @@ beforeEach(async () => {
   return () => sidecar.stop()
 })
 afterAll(async () => {
-  await stopSidecars()
-  await Promise.all([issuer.stop(), scripted.stop(), upstream.stop()])
+  await stopSurroundings()
+  await scripted.stop()
 })
 
 async function start(itsClock: FakeClock, more: readonly object[] = []): Promise<FakeSidecar> {
@@ -66,33 +67,19 @@ async function start(itsClock: FakeClock, more: readonly object[] = []): Promise
   return one
 }
 
-interface Answer {
-  readonly status: number
-  readonly text: string
-  readonly body: Readonly<Record<string, unknown>>
-}
-
-async function post(path: string, parameters: Record<string, string>): Promise<Answer> {
-  const response = await fetch(sidecar.helper + path, { method: 'POST', body: new URLSearchParams(parameters) })
-  expect(response.headers.get('cache-control')).toBe('no-store')
-  const text = await response.text()
-  return { status: response.status, text, body: text === '' ? {} : (JSON.parse(text) as Answer['body']) }
-}
+const post = async (path: string, parameters: Record<string, string>) =>
+  expectUnstored(await postForm(sidecar.helper + path, parameters))
 
 const token = (parameters: Record<string, string>) => post('/oauth2/token', parameters)
-const lastExchange = (): LogLine => sidecar.logLines().findLast(({ msg }) => msg === 'exchange') ?? {}
 
-async function asked(run: () => Promise<unknown>): Promise<number> {
-  const before = issuer.requests.token
-  await run()
-  return issuer.requests.token - before
-}
+/** How many requests the token endpoint gets meanwhile. */
+const asked = (run: () => Promise<unknown>) => countSpends(issuer, run)
 
 describe('a token for a client itself', () => {
   const get = (scope = 'read:orders') => token({ grant_type: 'client_credentials', client_id: 'service', scope })
 
   it('is asked for once, and handed out with what is left of its lifetime', async () => {
-    const answers: Answer[] = []
+    const answers: TokenAnswer[] = []
     const count = await asked(async () => {
       answers.push(...(await Promise.all([get(), get(), get()])))
       clock.advance(100_500)
@@ -103,7 +90,7 @@ describe('a token for a client itself', () => {
     expect(new Set(answers.map(({ body }) => body['access_token'])).size).toBe(1)
     expect(answers[0]?.body['expires_in']).toBe(600)
     expect(answers[3]?.body['expires_in']).toBe(499)
-    expect(lastExchange()).toMatchObject({ client: 'service', grant: 'client_credentials', code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ client: 'service', grant: 'client_credentials', code: 'ok' })
   })
 
   it('of another scope is another token; one that is not configured is none', async () => {
@@ -268,7 +255,7 @@ describe('revocation', () => {
     const refresh_token = await issuer.signIn()
     const answer = await post(path, { client_id: 'web', token: refresh_token, token_type_hint: 'refresh_token' })
     expect(answer).toMatchObject({ status: 200, text: '{}' })
-    expect(lastExchange()).toMatchObject({ client: 'web', grant: 'revocation', code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ client: 'web', grant: 'revocation', code: 'ok' })
     const after = await token({ grant_type: 'refresh_token', client_id: 'web', refresh_token })
     expect(after.body['error']).toBe('invalid_grant')
   })
@@ -299,7 +286,7 @@ describe('revocation', () => {
 describe('the metadata', () => {
   const read = async (path = '', one = sidecar) => {
     const response = await fetch(`${one.helper}/.well-known/oauth-authorization-server${path}`)
-    return { status: response.status, body: (await response.json()) as Answer['body'] }
+    return { status: response.status, body: (await response.json()) as TokenAnswer['body'] }
   }
 
   it("is the issuer's own with the endpoints of the helper, and promises no more than is allowed", async () => {
@@ -318,7 +305,7 @@ describe('the metadata', () => {
       expect.arrayContaining(['refresh_token', 'authorization_code', 'client_credentials', EXCHANGE]),
     )
     expect(body).not.toHaveProperty('pushed_authorization_request_endpoint')
-    expect(lastExchange()).toMatchObject({ grant: 'metadata', code: 'ok' })
+    expect(sidecar.lastExchange()).toMatchObject({ grant: 'metadata', code: 'ok' })
   })
 
   it('of several issuers is found under the name of each', async () => {

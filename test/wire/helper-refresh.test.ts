@@ -1,11 +1,18 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import { expectToOpen, expectUnstored } from '../fakes/handed-out.ts'
 import { openRaw } from '../fakes/raw.ts'
-import { startSidecar, stopSidecars, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
+import { startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
+import {
+  countSpends,
+  startSurroundings,
+  stopSurroundings,
+  toHelperConfig,
+  type Surroundings,
+} from '../fakes/surroundings.ts'
+import { readAnswer, type TokenAnswer } from '../fakes/token-request.ts'
 
-let issuer: AuthorizationServer
-let upstream: FakeUpstream
+let issuer: Surroundings['issuer']
+let upstream: Surroundings['upstream']
 let sidecar: FakeSidecar
 
 const CLIENTS = {
@@ -16,8 +23,7 @@ const CLIENTS = {
 }
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
-  upstream = await startUpstream()
+  ;({ issuer, upstream } = await startSurroundings())
   process.env['WEB_SECRET'] = issuer.clients.web.secret
   process.env['POST_SECRET'] = issuer.clients.webPost.secret
   sidecar = await start()
@@ -26,11 +32,7 @@ beforeAll(async () => {
 
 const start = () =>
   startSidecar({
-    config: {
-      issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-      upstream: upstream.url,
-      helper: { clients: CLIENTS, timeout: '1s' },
-    },
+    config: toHelperConfig(issuer, upstream, { clients: CLIENTS, timeout: '1s' }),
   })
 
 afterEach(() => {
@@ -39,36 +41,20 @@ afterEach(() => {
   issuer.delayTokens(0)
 })
 
-afterAll(async () => {
-  await stopSidecars()
-  await issuer.stop()
-  await upstream.stop()
-})
+afterAll(stopSurroundings)
 
-interface Answer {
-  readonly status: number
-  readonly body: Readonly<Record<string, unknown>>
-  readonly headers: Headers
-}
-
-async function post(body: URLSearchParams | string, init: RequestInit = {}): Promise<Answer> {
+async function post(body: URLSearchParams | string, init: RequestInit = {}): Promise<TokenAnswer> {
   const response = await fetch(`${sidecar.helper}/oauth2/token`, { method: 'POST', body, ...init })
-  expect(response.headers.get('cache-control')).toBe('no-store')
   expect(response.headers.get('content-type')).toBe('application/json')
-  return { status: response.status, body: (await response.json()) as Answer['body'], headers: response.headers }
+  return expectUnstored(await readAnswer(response))
 }
 
 const form = (parameters: Record<string, string>) => new URLSearchParams(parameters)
 const refresh = (token: string, client = 'web') =>
   post(form({ grant_type: 'refresh_token', refresh_token: token, client_id: client }))
-const lastExchange = (): LogLine => sidecar.logLines().findLast(({ msg }) => msg === 'exchange') ?? {}
 
-/** How many requests the token endpoint got meanwhile. */
-async function spends(run: () => Promise<unknown>): Promise<number> {
-  const before = issuer.requests.token
-  await run()
-  return issuer.requests.token - before
-}
+/** How many requests the token endpoint gets meanwhile. */
+const spends = (run: () => Promise<unknown>) => countSpends(issuer, run)
 
 describe('a refresh token', () => {
   it('is spent with the secret that the caller does not have, and what comes back works', async () => {
@@ -77,11 +63,8 @@ describe('a refresh token', () => {
     expect(body).toMatchObject({ expires_in: 600, scope: expect.any(String) as string })
     expect(String(body['token_type']).toLowerCase()).toBe('bearer')
     expect(body['id_token']).toMatch(/^eyJ/)
-    const response = await fetch(`${sidecar.proxy}/a`, {
-      headers: { authorization: `Bearer ${body['access_token'] as string}` },
-    })
-    expect(response.status).toBe(200)
-    expect(lastExchange()).toMatchObject({ client: 'web', grant: 'refresh_token', code: 'ok', status: 200 })
+    await expectToOpen(sidecar, body['access_token'])
+    expect(sidecar.lastExchange()).toMatchObject({ client: 'web', grant: 'refresh_token', code: 'ok', status: 200 })
   })
 
   it.each(['web-post', 'native'])('of a client with other authentication (%s) works', async (client) => {
@@ -96,7 +79,7 @@ describe('a refresh token', () => {
   it('that fifty callers spend at once is spent once, and its family lives', async () => {
     const token = await issuer.signIn()
     issuer.delayTokens(200)
-    let answers: Answer[] = []
+    let answers: TokenAnswer[] = []
     const count = await spends(async () => {
       answers = await Promise.all(Array.from({ length: 50 }, () => refresh(token)))
     })
@@ -137,7 +120,7 @@ describe('a refresh token', () => {
     expect(status).toBe(400)
     expect(body).toMatchObject({ error: 'invalid_grant', code: 'refused_by_issuer' })
     expect(body['error_description']).toEqual(expect.any(String))
-    expect(lastExchange()).toMatchObject({ code: 'refused_by_issuer', status: 400 })
+    expect(sidecar.lastExchange()).toMatchObject({ code: 'refused_by_issuer', status: 400 })
   })
 })
 
@@ -173,7 +156,7 @@ describe('nothing is handed out', () => {
     expect(status).toBe(502)
     expect(body).toMatchObject({ error: 'server_error', code: 'token_validation_failed' })
     expect(JSON.stringify(body)).not.toMatch(/access_token|eyJ/)
-    expect(lastExchange()).toMatchObject({ code: 'token_validation_failed', status: 502 })
+    expect(sidecar.lastExchange()).toMatchObject({ code: 'token_validation_failed', status: 502 })
   })
 })
 
@@ -186,7 +169,7 @@ describe('a provider in trouble', () => {
   ])('%s: %i %s (%s), and the grant is not tried again', async (mode, status, error, code) => {
     const token = await issuer.signIn()
     issuer.fail('token', mode)
-    let answer: Answer | undefined
+    let answer: TokenAnswer | undefined
     expect(await spends(async () => (answer = await refresh(token)))).toBe(1)
     expect(answer?.status).toBe(status)
     expect(answer?.body).toMatchObject({ error, code })
@@ -228,7 +211,7 @@ describe('a provider in trouble', () => {
 describe('a request is refused without asking the provider', () => {
   const good = { grant_type: 'refresh_token', refresh_token: 'x', client_id: 'web' }
   const json = { headers: { 'content-type': 'application/json' } }
-  it.each<[string, number, string, () => Promise<Answer>]>([
+  it.each<[string, number, string, () => Promise<TokenAnswer>]>([
     ['another content type', 400, 'invalid_request', () => post('a=b', { headers: { 'content-type': 'text/plain' } })],
     [
       'JSON under the name of a form',
@@ -271,7 +254,7 @@ describe('a request is refused without asking the provider', () => {
       () => post(form(good), { headers: { origin: 'https://evil.example' } }),
     ],
   ])('%s: %i %s', async (_what, status, error, send) => {
-    let answer: Answer | undefined
+    let answer: TokenAnswer | undefined
     expect(await spends(async () => (answer = await send()))).toBe(0)
     expect(answer?.status).toBe(status)
     expect(answer?.body['error']).toBe(error)
@@ -297,7 +280,7 @@ describe('a request is refused without asking the provider', () => {
       )
       await expect.poll(received, { timeout: 5000 }).toMatch(/^HTTP\/1\.1 403 /)
       socket.destroy()
-      expect(lastExchange()).toMatchObject({ code: 'origin_refused' })
+      expect(sidecar.lastExchange()).toMatchObject({ code: 'origin_refused' })
     },
   )
 })

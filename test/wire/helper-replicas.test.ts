@@ -6,24 +6,22 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { loadConfigWithPlaces } from '../../src/config/load.ts'
 import { startServing, type Serving } from '../deploy/serving.ts'
-import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { isRedisInstalled, startRedis, stopRedis, type FakeRedis } from '../fakes/redis.ts'
 import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
+import { countSpends, startSurroundings, toHelperConfig, type Surroundings } from '../fakes/surroundings.ts'
 import { distinct, pause, refreshAt, type TokenAnswer } from '../fakes/token-request.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 
 const test = isRedisInstalled() ? it : it.skip
 const PASSWORD = 'canary-redis-password-52e8'
 const CANNOT = /^the store cannot be used/
 const folder = mkdtempSync(join(tmpdir(), 'bearward-'))
 
-let issuer: AuthorizationServer
-let upstream: FakeUpstream
+let issuer: Surroundings['issuer']
+let upstream: Surroundings['upstream']
 const processes: Serving[] = []
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
-  upstream = await startUpstream()
+  ;({ issuer, upstream } = await startSurroundings())
 })
 
 afterEach(async () => {
@@ -50,10 +48,8 @@ interface Setting {
   readonly more?: Readonly<Record<string, unknown>>
 }
 
-const toConfig = (redis: FakeRedis, { onFailure = 'local', more = {} }: Setting = {}) => ({
-  issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-  upstream: upstream.url,
-  helper: {
+const toConfig = (redis: FakeRedis, { onFailure = 'local', more = {} }: Setting = {}) =>
+  toHelperConfig(issuer, upstream, {
     timeout: '20s',
     clients: {
       web: { client_id: 'web', client_secret: { env: 'WEB_SECRET' } },
@@ -65,12 +61,15 @@ const toConfig = (redis: FakeRedis, { onFailure = 'local', more = {} }: Setting 
       },
     },
     store: {
-      redis: { url: `redis://127.0.0.1:${redis.port}`, password: { env: 'REDIS_PASSWORD' }, command_timeout: '500ms' },
+      redis: {
+        url: `redis://127.0.0.1:${redis.port}`,
+        password: { env: 'REDIS_PASSWORD' },
+        command_timeout: '500ms',
+      },
       on_failure: onFailure,
     },
     ...more,
-  },
-})
+  })
 
 const toEnvironment = () => ({
   WEB_SECRET: issuer.clients.web.secret,
@@ -108,12 +107,8 @@ async function startProcesses(redis: FakeRedis, setting?: Setting): Promise<[Ser
 const storeLines = (sidecar: FakeSidecar) => sidecar.logLines().filter(({ msg }) => String(msg).startsWith('the store'))
 const many = (times: number, run: () => Promise<TokenAnswer>) => Array.from({ length: times }, run)
 
-/** How many requests the token endpoint got meanwhile. */
-async function spends(run: () => Promise<unknown>): Promise<number> {
-  const before = issuer.requests.token
-  await run()
-  return issuer.requests.token - before
-}
+/** How many requests the token endpoint gets meanwhile. */
+const spends = (run: () => Promise<unknown>) => countSpends(issuer, run)
 
 /** Waits until the issuer got one request more than it had. */
 const asked = (before: number) => expect.poll(() => issuer.requests.token, { timeout: 10_000 }).toBe(before + 1)
@@ -159,29 +154,68 @@ describe('two replicas with one Redis', () => {
   })
 
   test(
-    'of which the one that spends is killed: the other does not spend, and says that it is not known',
+    'of which the one that spends is killed: the other soon says that it is not known, and does not spend for long',
     { timeout: 90_000 },
     async () => {
-      const [a, b] = await startProcesses(await startRedisWithPassword(), {
-        more: { timeout: '4s', validation_wait: '0s' },
-      })
+      const redis = await startRedisWithPassword()
+      const [a, b] = await startProcesses(redis, { more: { timeout: '20s', validation_wait: '0s' } })
       const token = await issuer.signIn()
-      issuer.delayTokens(3_000)
+      issuer.delayTokens(8_000)
       const count = await spends(async () => {
         const before = issuer.requests.token
         const lost = refreshAt(a.helper, token).catch(() => undefined)
         await asked(before)
         const elsewhere = refreshAt(b.helper, token)
-        await pause(500)
+        await pause(2_500)
         a.command.child.kill('SIGKILL')
         expect(await lost).toBeUndefined()
-        expect(await elsewhere).toMatchObject({
+        const unknown = {
           status: 502,
           body: { error: 'temporarily_unavailable', code: 'outcome_unknown' },
-        })
+        }
+        expect(await elsewhere).toMatchObject(unknown)
+        expect(await b.said('exchange')).toMatchObject({ detail: { reason: 'owner_silent' } })
+        // What the lease says, that the token may be spent, has its whole time: 55 s with these settings.
+        const left = Number(/bearward:l\.[^]*?\r\n:(\d+)\r/.exec(await redis.dump())?.[1])
+        expect(left).toBeGreaterThan(25_000)
+        expect(await refreshAt(b.helper, token)).toMatchObject(unknown)
       })
       expect(count).toBe(1)
-      expect(await b.said('exchange')).toMatchObject({ detail: { reason: 'lease_ended' } })
+    },
+  )
+
+  test(
+    'of which the one that spends stands still: while that is short, all get its answer; then nobody spends either',
+    { timeout: 90_000 },
+    async () => {
+      const [a, b] = await startProcesses(await startRedisWithPassword())
+      const frozenFor = async (ms: number) => {
+        const token = await issuer.signIn()
+        const before = issuer.requests.token
+        const here = refreshAt(a.helper, token)
+        await asked(before)
+        await pause(1_500)
+        const elsewhere = refreshAt(b.helper, token)
+        await pause(500)
+        a.command.child.kill('SIGSTOP')
+        await pause(ms)
+        a.command.child.kill('SIGCONT')
+        return Promise.all([here, elsewhere])
+      }
+      issuer.delayTokens(4_000)
+      let short: TokenAnswer[] = []
+      let long: TokenAnswer[] = []
+      const count = await spends(async () => {
+        short = await frozenFor(3_000)
+        long = await frozenFor(11_000)
+      })
+      expect(count).toBe(2)
+      expect(distinct(short)).toHaveLength(1)
+      expect(short[0]?.status).toBe(200)
+      expect(long[0]?.status).toBe(200)
+      expect(long[1]).toMatchObject({ status: 502, body: { code: 'outcome_unknown' } })
+      issuer.delayTokens(0)
+      await expectAlive(b.helper, long[0])
     },
   )
 
@@ -419,6 +453,33 @@ describe('a Redis that stops', () => {
     })
     expect(count).toBe(2)
   })
+
+  test(
+    '(frozen) in the middle of a spend for longer than an owner may be silent: nobody takes it for dead',
+    { timeout: 60_000 },
+    async () => {
+      const redis = await startRedisWithPassword()
+      const [a, b] = await startReplicas(redis, { onFailure: 'refuse' })
+      const token = await issuer.signIn()
+      issuer.delayTokens(17_000)
+      let answers: TokenAnswer[] = []
+      const count = await spends(async () => {
+        const before = issuer.requests.token
+        const here = refreshAt(a.helper, token)
+        await asked(before)
+        const elsewhere = refreshAt(b.helper, token)
+        await pause(1_500)
+        redis.freeze()
+        await pause(10_000)
+        redis.thaw()
+        answers = await Promise.all([here, elsewhere])
+      })
+      expect(count).toBe(1)
+      expect(distinct(answers)).toHaveLength(1)
+      issuer.delayTokens(0)
+      await expectAlive(b.helper, answers[0])
+    },
+  )
 
   test('(killed, and started empty) in the middle of a spend: nobody spends again, and all get the answer', async () => {
     const redis = await startRedisWithPassword()

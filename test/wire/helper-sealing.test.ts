@@ -5,17 +5,16 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { startServing } from '../deploy/serving.ts'
-import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
-import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startSurroundings, stopSurroundings, toHelperConfig, type Surroundings } from '../fakes/surroundings.ts'
 import { refreshAt, requestToken, type TokenAnswer } from '../fakes/token-request.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'bearward-'))
 const [KEY, OTHER_KEY] = [randomBytes(32).toString('base64'), randomBytes(32).toString('hex')]
 const SEALED = /^eyJ[\w-]+\.\.[\w-]{16}\.[\w-]+\.[\w-]{22}$/
 
-let issuer: AuthorizationServer
-let upstream: FakeUpstream
+let issuer: Surroundings['issuer']
+let upstream: Surroundings['upstream']
 let sealing: FakeSidecar
 
 const write = (name: string, text: string) => {
@@ -26,10 +25,8 @@ const write = (name: string, text: string) => {
 const keyFile = write('first.key', KEY)
 const otherKeyFile = write('other.key', OTHER_KEY)
 
-const toConfig = (settings: Readonly<Record<string, unknown>> | undefined) => ({
-  issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-  upstream: upstream.url,
-  helper: {
+const toConfig = (settings: Readonly<Record<string, unknown>> | undefined) =>
+  toHelperConfig(issuer, upstream, {
     clients: {
       web: { client_id: 'web', client_secret: { env: 'WEB_SECRET' } },
       post: {
@@ -39,8 +36,7 @@ const toConfig = (settings: Readonly<Record<string, unknown>> | undefined) => ({
       },
     },
     ...(settings && { sealing: settings }),
-  },
-})
+  })
 const toEnvironment = () => ({ WEB_SECRET: issuer.clients.web.secret, POST_SECRET: issuer.clients.webPost.secret })
 
 async function start(settings: Readonly<Record<string, unknown>> | undefined): Promise<FakeSidecar> {
@@ -50,15 +46,12 @@ async function start(settings: Readonly<Record<string, unknown>> | undefined): P
 }
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
-  upstream = await startUpstream()
+  ;({ issuer, upstream } = await startSurroundings())
   sealing = await start({ key_files: [keyFile] })
 })
 
 afterAll(async () => {
-  await stopSidecars()
-  await issuer.stop()
-  await upstream.stop()
+  await stopSurroundings()
   rmSync(folder, { recursive: true })
 })
 
@@ -78,8 +71,7 @@ async function expectRefused(answer: Promise<TokenAnswer>, code: string): Promis
   expect(body['error_description']).toContain('was not spent')
   expect(issuer.requests.token).toBe(before)
 }
-const lastReason = (sidecar: FakeSidecar) =>
-  (sidecar.logLines().findLast(({ msg }) => msg === 'exchange')?.['detail'] as { reason: string }).reason
+const lastReason = (sidecar: FakeSidecar) => (sidecar.lastExchange()['detail'] as { reason: string }).reason
 
 describe('a sealed refresh token', () => {
   it('is all that a caller gets, and good for a chain of refreshes', async () => {

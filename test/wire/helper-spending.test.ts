@@ -1,12 +1,17 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { openRaw } from '../fakes/raw.ts'
-import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
+import { startSidecar, type FakeSidecar } from '../fakes/sidecar.ts'
+import {
+  countSpends,
+  startSurroundings,
+  stopSurroundings,
+  toHelperConfig,
+  type Surroundings,
+} from '../fakes/surroundings.ts'
 import { distinct, pause, refreshAt, type TokenAnswer } from '../fakes/token-request.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 
-let issuer: AuthorizationServer
-let upstream: FakeUpstream
+let issuer: Surroundings['issuer']
+let upstream: Surroundings['upstream']
 let sidecar: FakeSidecar
 
 const CLIENTS = {
@@ -26,17 +31,12 @@ const CLIENTS = {
 
 const start = (timeout: string) =>
   startSidecar({
-    config: {
-      issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-      upstream: upstream.url,
-      helper: { clients: CLIENTS, timeout },
-    },
+    config: toHelperConfig(issuer, upstream, { clients: CLIENTS, timeout }),
     env: { WEB_SECRET: issuer.clients.web.secret, POST_SECRET: issuer.clients.webPost.secret },
   })
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
-  upstream = await startUpstream()
+  ;({ issuer, upstream } = await startSurroundings())
   sidecar = await start('30s')
   await sidecar.ready()
 })
@@ -46,22 +46,14 @@ afterEach(() => {
   issuer.delayTokens(0)
 })
 
-afterAll(async () => {
-  await stopSidecars()
-  await issuer.stop()
-  await upstream.stop()
-})
+afterAll(stopSurroundings)
 
 const refresh = (token: unknown, client?: string, more?: Record<string, string>) =>
   refreshAt(sidecar.helper, token, client, more)
 const many = (times: number, run: () => Promise<TokenAnswer>) => Promise.all(Array.from({ length: times }, run))
 
-/** How many requests the token endpoint got meanwhile. */
-async function spends(run: () => Promise<unknown>): Promise<number> {
-  const before = issuer.requests.token
-  await run()
-  return issuer.requests.token - before
-}
+/** How many requests the token endpoint gets meanwhile. */
+const spends = (run: () => Promise<unknown>) => countSpends(issuer, run)
 
 /** Sends a refresh and hangs up once the issuer was asked. */
 async function refreshAndLeave(to: FakeSidecar, token: string): Promise<void> {

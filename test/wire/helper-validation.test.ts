@@ -1,15 +1,14 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
-import { startSidecar, stopSidecars, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
-import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
+import { startSidecar, type FakeSidecar, type LogLine } from '../fakes/sidecar.ts'
+import { startSurroundings, stopSurroundings, toHelperConfig, type Surroundings } from '../fakes/surroundings.ts'
+import { refreshAt } from '../fakes/token-request.ts'
 
-let issuer: AuthorizationServer
-let upstream: FakeUpstream
+let issuer: Surroundings['issuer']
+let upstream: Surroundings['upstream']
 let sidecar: FakeSidecar
 
 beforeAll(async () => {
-  issuer = await startAuthorizationServer()
-  upstream = await startUpstream()
+  ;({ issuer, upstream } = await startSurroundings())
   process.env['WEB_SECRET'] = issuer.clients.web.secret
   sidecar = await start({ validation_wait: '5s' })
   await sidecar.ready()
@@ -17,11 +16,10 @@ beforeAll(async () => {
 
 const start = (helper: Record<string, unknown>) =>
   startSidecar({
-    config: {
-      issuers: [{ name: 'main', issuer: issuer.issuer, audience: issuer.audience }],
-      upstream: upstream.url,
-      helper: { ...helper, clients: { web: { client_id: 'web', client_secret: { env: 'WEB_SECRET' } } } },
-    },
+    config: toHelperConfig(issuer, upstream, {
+      ...helper,
+      clients: { web: { client_id: 'web', client_secret: { env: 'WEB_SECRET' } } },
+    }),
   })
 
 afterEach(() => {
@@ -29,19 +27,9 @@ afterEach(() => {
   issuer.tamper(undefined)
 })
 
-afterAll(async () => {
-  await stopSidecars()
-  await issuer.stop()
-  await upstream.stop()
-})
+afterAll(stopSurroundings)
 
-type Tokens = Readonly<Record<string, unknown>>
-
-async function refresh(token: string, more: Record<string, string> = {}, to = sidecar) {
-  const body = new URLSearchParams({ grant_type: 'refresh_token', client_id: 'web', refresh_token: token, ...more })
-  const response = await fetch(`${to.helper}/oauth2/token`, { method: 'POST', body })
-  return { status: response.status, body: (await response.json()) as Tokens }
-}
+const refresh = (token: string, more?: Record<string, string>, to = sidecar) => refreshAt(to.helper, token, 'web', more)
 
 const idTokenFor = (sub: string) =>
   issuer.signAccessToken({ aud: 'web', sub, scope: undefined, client_id: undefined }, { typ: 'JWT' })

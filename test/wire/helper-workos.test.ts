@@ -1,15 +1,17 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { WORKOS_DEVICE_PARAMETERS } from '../fakes/documented-requests.ts'
+import { ALL_TOKENS, expectAllTokens } from '../fakes/handed-out.ts'
 import { startHelperExample } from '../fakes/helper-example.ts'
+import { DEVICE_CODE } from '../fakes/provider.ts'
 import { stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
+import { postForm, type TokenAnswer } from '../fakes/token-request.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 import { startWorkos, type Workos } from '../fakes/workos.ts'
 
 const CALLBACK = 'https://app.example.com/callback'
 const NATIVE_CALLBACK = 'com.example.app://callback'
 const RESOURCE = 'https://api.example.com'
-const DEVICE_CODE = 'urn:ietf:params:oauth:grant-type:device_code'
 
 let workos: Workos
 let upstream: FakeUpstream
@@ -36,37 +38,16 @@ afterAll(async () => {
   await upstream.stop()
 })
 
-interface Answer {
-  readonly status: number
-  readonly body: Readonly<Record<string, unknown>>
-}
+type Answer = Pick<TokenAnswer, 'status' | 'body'>
 
-async function post(parameters: Record<string, string>, path = '/oauth2/token', to = sidecar.helper): Promise<Answer> {
-  const response = await fetch(to + path, { method: 'POST', body: new URLSearchParams(parameters) })
-  return { status: response.status, body: (await response.json()) as Answer['body'] }
-}
+const post = (parameters: Record<string, string>, path = '/oauth2/token', to = sidecar.helper) =>
+  postForm(to + path, parameters)
 
-function signIn(clientId: string, redirectUri: string, more: Readonly<Record<string, string>> = {}): string {
-  const url = new URL(`${workos.issuer}/oauth2/authorize`)
-  const asked = { client_id: clientId, redirect_uri: redirectUri, scope: 'openid profile offline_access', ...more }
-  for (const [name, value] of Object.entries(asked)) url.searchParams.set(name, value)
-  return workos.signIn(url).searchParams.get('code') as string
-}
+const signIn = (clientId: string, redirectUri: string, more: Readonly<Record<string, string>> = {}) =>
+  workos.issueCode({ client_id: clientId, redirect_uri: redirectUri, ...more })
 
-const FULL = {
-  access_token: expect.stringMatching(/^eyJ/) as string,
-  refresh_token: expect.stringMatching(/^rt_/) as string,
-  id_token: expect.stringMatching(/^eyJ/) as string,
-  token_type: 'Bearer',
-  expires_in: 3_600,
-}
-
-async function expectGood({ status, body }: Answer): Promise<void> {
-  expect(body).toMatchObject(FULL)
-  expect(status).toBe(200)
-  const headers = { authorization: `Bearer ${body['access_token'] as string}` }
-  expect((await fetch(`${sidecar.proxy}/a`, { headers })).status).toBe(200)
-}
+const FULL = { ...ALL_TOKENS, expires_in: 3_600 }
+const expectGood = (answer: Answer) => expectAllTokens(sidecar, answer, FULL)
 
 const outcome = ({ status, body }: Answer) => [status, body['error']]
 

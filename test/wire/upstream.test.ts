@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
-import { openRaw } from '../fakes/raw.ts'
+import { openRaw, rawRequest } from '../fakes/raw.ts'
 import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
 import { startRawUpstream, startUpstream, type Handler, type RawUpstream } from '../fakes/upstream.ts'
 
@@ -232,6 +232,45 @@ describe('a connection that the upstream closes just as it is used again', () =>
     expect((await send(sidecar)).status).toBe(200)
     expect(await outcome(sidecar)).toBe('502 upstream_reset')
     expect(upstream.received().match(/GET \/a /g)).toHaveLength(3)
+  })
+})
+
+describe('a connection about which the upstream changes its mind in the turn in which a request is put on it', () => {
+  const POISON = 'HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison'
+
+  /** Puts a request on the connection that the one before left idle, and lets the upstream act before it has left. */
+  async function meet(act: (idle: Socket) => void, method: string): Promise<{ answer: string; requests: string[] }> {
+    const used: Socket[] = []
+    const answer = (socket: Socket) => {
+      used.push(socket)
+      ok(socket)
+    }
+    const { sidecar, upstream } = await backend(answer)
+    const { socket, received } = await openRaw(sidecar.proxyPort)
+    const token = issuer.signAccessToken()
+    const ask = (line: string) => socket.write(rawRequest(line, `Authorization: Bearer ${token}`, 'Content-Length: 0'))
+    ask('GET /a')
+    await expect.poll(received).toMatch(/ok$/)
+    const first = received().length
+    ask(`${method} /b`)
+    act(used[0] as Socket)
+    await expect.poll(() => received().slice(first)).toMatch(/\r\n\r\n./s)
+    socket.destroy()
+    expect(sidecar.lastRequest()).toMatchObject({ code: 'ok', status: 200 })
+    expect(new Set(used).size).toBe(2)
+    return { answer: received().slice(first), requests: upstream.received().match(/^[A-Z]+ \/b /gm) ?? [] }
+  }
+
+  it.each(['GET', 'POST'])('closed: a %s is sent on another, once, since nothing of it had left', async (method) => {
+    const { answer, requests } = await meet((idle) => idle.end(), method)
+    expect(answer).toMatch(/^HTTP\/1\.1 200 OK[^]*ok$/)
+    expect(requests).toEqual([`${method} /b `])
+  })
+
+  it.each(['GET', 'POST'])('spoke unasked: that is no answer to a %s', async (method) => {
+    const { answer, requests } = await meet((idle) => idle.write(POISON), method)
+    expect(answer).toMatch(/^HTTP\/1\.1 200 OK[^]*ok$/)
+    expect(requests).toEqual([`${method} /b `])
   })
 })
 

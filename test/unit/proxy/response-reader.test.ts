@@ -126,9 +126,9 @@ describe('a response that two parsers could read differently is a fault', () => 
     ['endless trailers', chunks(`0\r\n${'X: 1\r\n'.repeat(20_000)}`)],
     ['an endless head', `HTTP/1.1 200 OK\r\n${'X: 1\r\n'.repeat(20_000)}`],
   ])('%s', (_name, text) => {
-    expect(() => read(text)).toThrow(expect.objectContaining({ name: 'ResponseFault' }) as Error)
+    expect(() => read(text)).toThrow(expect.objectContaining({ name: 'MessageFault' }) as Error)
     if (text.length < 1000) {
-      expect(() => read(text, { size: 1 })).toThrow(expect.objectContaining({ name: 'ResponseFault' }) as Error)
+      expect(() => read(text, { size: 1 })).toThrow(expect.objectContaining({ name: 'MessageFault' }) as Error)
     }
   })
 })
