@@ -1,13 +1,16 @@
 import { createServer, type Http2Session, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import type { RefusalCode } from '../errors.ts'
 import { FIELD_OVERHEAD_BYTES, readHttp2Request } from '../http/http2-request.ts'
 import { findField } from '../http/headers.ts'
 import type { CallerHandler } from './caller.ts'
 import { Http2Call } from './http2-call.ts'
+import { Http2Peer, type PeerTimes } from './http2-peer.ts'
+import { Plaintext } from './plaintext.ts'
 
-export interface Http2Limits {
+export interface Http2Limits extends Partial<PeerTimes> {
   /** Largest header of a request in bytes, 32 for each field included. */
   readonly headerBytes: number
   /** Most requests at a time on one connection. */
@@ -64,39 +67,25 @@ const MEMORY_MB = 10
 const MEMORY_MB_PER_STREAM = 0.125
 /** What a caller may send of one body before it is read, in bytes. More is faster over long lines, and costs memory. */
 const WINDOW_BYTES = 128 * 1024
-const IDLE_CHECK_MS = 500
-/** How long a peer may take to close a connection on which everything is said, in milliseconds. */
-const LINGER_MS = 500
+/** How often connections are looked at, in milliseconds. */
+const CHECK_MS = 500
 /**
- * A GOAWAY that announces the end and refuses nothing yet: no stream is too late for it (RFC 9113 §6.8). It is written past
- * the library, which from its own GOAWAY on, whatever that says, drops new streams without a word.
+ * Peers whose requests are silent are asked whether they are still there: streams of events and of gRPC have no other limit,
+ * and TCP keep-alive finds neither a process that hangs nor the far side of a proxy.
  */
-const NOTICE = Buffer.from([0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0])
-
-/** What is known of one connection. */
-interface Peer {
-  readonly socket: Socket
-  /** Kept, since a closed socket does not know it any more. */
-  readonly address: string
-  readonly session: ServerHttp2Session
-  /** Requests in flight. */
-  open: number
-  /** Since when there are none, by `performance.now()`. */
-  idleSinceMs: number
-  /** Whether it was asked to open no further streams. */
-  asked: boolean
-  /** When everything had been sent, by `performance.now()`. */
-  doneMs: number | undefined
-}
+const PING_AFTER_MS = 2 * 60_000
+/** As long as libraries of gRPC give each other. */
+const PING_TIMEOUT_MS = 20_000
 
 const PEER = Symbol('peer')
-type Session = Http2Session & { [PEER]?: Peer }
+type Session = Http2Session & { [PEER]?: Http2Peer }
 
 /** Creates the server side of HTTP/2: every stream goes to the same handler as a request of HTTP/1.1. */
 export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Options): Http2Connections {
-  const peers = new Set<Peer>()
+  const peers = new Set<Http2Peer>()
+  const times: PeerTimes = { pingAfterMs: PING_AFTER_MS, pingTimeoutMs: PING_TIMEOUT_MS, ...limits }
   let draining = false
-  let accepting: Socket | undefined
+  let accepting: { readonly socket: Socket; readonly transport: Duplex } | undefined
 
   const server = createServer({
     ...PEER_LIMITS,
@@ -114,19 +103,17 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
     },
   })
   server.on('session', (session: ServerHttp2Session & Session) => {
-    const socket = accepting as Socket
-    const peer: Peer = {
-      socket,
-      address: socket.remoteAddress ?? '',
-      session,
-      open: 0,
-      idleSinceMs: performance.now(),
-      asked: false,
-      doneMs: undefined,
-    }
+    const { socket, transport } = accepting as NonNullable<typeof accepting>
+    const peer = new Http2Peer(session, socket, transport)
     session[PEER] = peer
     peers.add(peer)
-    session.on('close', () => peers.delete(peer))
+    // Whoever leaves takes the state of its connection along: first of all, before the library closes the session.
+    for (const event of ['end', 'close']) socket.prependListener(event, () => peer.look())
+    session.on('goaway', () => peer.look())
+    session.on('close', () => {
+      peers.delete(peer)
+      report(peer.takeUnseen(), peer)
+    })
     session.setLocalWindowSize(WINDOW_BYTES * 8)
   })
   server.on('stream', (stream, _headers, _flags, raw) => {
@@ -134,24 +121,26 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
     stream.on('error', ignore)
     const peer = (stream.session as Session | undefined)?.[PEER]
     if (peer === undefined) return
-    peer.open += 1
-    stream.on('close', () => {
-      peer.open -= 1
-      peer.idleSinceMs = performance.now()
-    })
-    if (draining) ask(peer)
+    peer.onStream(stream.id as number)
+    stream.on('close', () => peer.onStreamClosed())
+    if (draining) peer.ask()
     serve(stream, raw, peer.socket)
   })
   server.on('sessionError', (error: NodeJS.ErrnoException, session: Session) => {
     if (isOwnFault(error)) onUnreadable('frame_invalid', error.code ?? error.name, session[PEER]?.address ?? '')
   })
 
+  const report = (unseen: string | undefined, { address }: Http2Peer) => {
+    if (unseen !== undefined) onUnreadable('frame_invalid', `reset unseen: ${unseen}`, address)
+  }
+
   // Not by the timeout of the session: the library forgets to clear it when a session ends, and keeps the session with it.
-  const idleCheck = setInterval(() => {
-    const limitMs = performance.now() - limits.keepAliveTimeoutMs
-    // A GOAWAY, and then the connection, whether or not the peer closes it.
-    for (const { session, open, idleSinceMs } of peers) if (open === 0 && idleSinceMs <= limitMs) session.destroy()
-  }, IDLE_CHECK_MS).unref()
+  const check = setInterval(() => {
+    const now = performance.now()
+    for (const peer of peers) {
+      report(peer.check(now, times), peer)
+    }
+  }, CHECK_MS).unref()
 
   const serve = (stream: ServerHttp2Stream, raw: string[], socket: Socket) => {
     const head = readHttp2Request(raw, stream.endAfterHeaders, limits.headerBytes)
@@ -164,45 +153,33 @@ export function createHttp2Connections({ limits, handle, onUnreadable }: Http2Op
     accept(socket) {
       // A server of HTTP/1.1 leaves it open when the peer closes its side, and this one would never learn of it.
       socket.allowHalfOpen = false
-      accepting = socket
-      server.emit('connection', socket)
+      const transport = socket instanceof TLSSocket ? new Plaintext(socket) : socket
+      accepting = { socket, transport }
+      server.emit('connection', transport)
       accepting = undefined
     },
     drain() {
       draining = true
-      for (const peer of peers) ask(peer)
+      for (const peer of peers) peer.ask()
     },
     close() {
       draining = true
-      clearInterval(idleCheck)
+      clearInterval(check)
       for (const { session } of peers) session.close()
     },
     sweep() {
       const now = performance.now()
-      for (const peer of peers) {
-        if (!peer.session.destroyed || !peer.socket.writableFinished) continue
-        peer.doneMs ??= now
-        if (now - peer.doneMs >= LINGER_MS) peer.socket.destroy()
-      }
+      for (const peer of peers) peer.sweep(now)
     },
     cut() {
       let streams = 0
-      for (const { session, socket, open } of peers) {
-        streams += open
-        session.destroy()
-        socket.destroy()
+      for (const peer of peers) {
+        streams += peer.open
+        peer.cut()
       }
       return streams
     },
   }
-}
-
-function ask(peer: Peer): void {
-  const { socket, session } = peer
-  // Between the records of TLS nobody may write but the library: there, the end comes without a notice.
-  if (peer.asked || session.closed || !socket.writable || socket instanceof TLSSocket) return
-  peer.asked = true
-  socket.write(NOTICE)
 }
 
 /** Streams that fail are seen by their end, connections that fail by their last error. */
@@ -210,5 +187,5 @@ function ignore(): void {}
 
 /** Whether the peer broke a rule; not that its connection broke, nor that it told us of an error of ours. */
 function isOwnFault({ code }: NodeJS.ErrnoException): boolean {
-  return code !== 'ECONNRESET' && code !== 'EPIPE' && code !== 'ERR_HTTP2_SESSION_ERROR'
+  return code !== undefined && /^ERR_(HTTP2|SSL)_/.test(code) && code !== 'ERR_HTTP2_SESSION_ERROR'
 }

@@ -333,6 +333,79 @@ describe('a malformed header is refused and nothing of it travels on', () => {
   })
 })
 
+describe('a stream that is reset before anybody sees it', () => {
+  const bad = (id: number) => headers(id, request('/public/a', [['connection', 'close']]))
+  const good = (id: number) => headers(id, request('/public/a'))
+  const answered = (connection: RawHttp2, id: number) =>
+    connection.wait(({ type, id: on }) => type === FRAME.data && on === id)
+  const unseen = () =>
+    sidecar.logLines().flatMap(({ code, detail }) => {
+      const { reason } = (detail ?? {}) as { reason?: string }
+      return code === 'frame_invalid' && reason?.startsWith('reset unseen') ? [reason] : []
+    })
+
+  it.each<[string, string, (connection: RawHttp2) => Promise<unknown>]>([
+    ['the last', '3-5', async (one) => one.send(good(1), bad(3), bad(5))],
+    ['the only one', '7-7', async (one) => one.send(bad(7))],
+    [
+      'one between others',
+      '3-5',
+      async (one) => {
+        one.send(good(1), bad(3), bad(5), good(7))
+        await answered(one, 7)
+      },
+    ],
+    [
+      'one whose caller leaves at once',
+      '3-3',
+      async (one) => {
+        one.send(good(1), bad(3))
+        await responded(one, 3)
+        one.close()
+      },
+    ],
+    [
+      'one whose caller says goodbye',
+      '3-3',
+      async (one) => {
+        one.send(good(1), bad(3), frame(FRAME.goaway, 0, 0, Buffer.alloc(8)))
+        one.socket.end()
+      },
+    ],
+  ])('is in the log and counted: %s', async (_name, numbers, act) => {
+    const before = unseen().length
+    const count = async () =>
+      Number(/code="frame_invalid",status_class="4xx"\} (\d+)/.exec(await sidecar.metrics())?.[1] ?? 0)
+    const counted = await count()
+    await act(await open())
+    await vi.waitFor(() => expect(unseen().slice(before)).toEqual([`reset unseen: ${numbers}`]), 5_000)
+    expect(await count()).toBe(counted + 1)
+  })
+
+  it('fills no log, however many there are', async () => {
+    const before = unseen().length
+    const one = await open()
+    for (let id = 1; !one.closed && id < 400; id += 2) one.send(bad(id))
+    expect(await one.ended()).toBe(true)
+    expect(unseen().length - before).toBeLessThanOrEqual(3)
+  })
+
+  it('is no stream whose header came in pieces, nor a number that nobody used', async () => {
+    const before = unseen().length
+    const block = headerBlock(request('/public/a'))
+    const one = await open()
+    // As nghttp does, which once used the numbers before for priorities.
+    one.send(good(13), frame(FRAME.headers, FLAG.endStream, 15, block.subarray(0, 10)))
+    await answered(one, 13)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    one.send(frame(FRAME.continuation, FLAG.endHeaders, 15, block.subarray(10)))
+    await answered(one, 15)
+    await new Promise((resolve) => setTimeout(resolve, 1_200))
+    one.close()
+    expect(unseen().slice(before)).toEqual([])
+  })
+})
+
 describe('the end of a body', () => {
   it.each<[string, (id: number) => Buffer[], string]>([
     ['is shorter than it said', (id) => [data(id, '12345')], `reset ${ERROR.protocol}`],

@@ -15,7 +15,7 @@ export interface Http2Call {
   readonly answer: Promise<Http2Answer>
 }
 
-/** A caller on one connection of HTTP/2 by prior knowledge. */
+/** A caller on one connection of HTTP/2. */
 export interface Http2Caller {
   readonly session: ClientHttp2Session
   /** Sends a request; with `body: undefined` it ends with its header, with a stream it is to be ended by the test. */
@@ -33,9 +33,9 @@ export interface Http2RequestOptions {
   readonly trailers?: Readonly<Record<string, string>>
 }
 
-/** Opens a connection. */
-export async function openCaller(port: number): Promise<Http2Caller> {
-  const session = connect(`http://127.0.0.1:${port}`)
+/** Opens a connection, by prior knowledge in the clear, or over TLS with the certificate of an authority. */
+export async function openCaller(port: number, ca?: string): Promise<Http2Caller> {
+  const session = ca === undefined ? connect(`http://127.0.0.1:${port}`) : connect(`https://127.0.0.1:${port}`, { ca })
   session.on('error', () => undefined)
   await new Promise((resolve, reject) => session.once('connect', resolve).once('error', reject))
   const start = (path: string, options: Http2RequestOptions = {}): Http2Call => {

@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
 
 /** Types of frames (RFC 9113 §6). */
 export const FRAME = {
@@ -95,9 +96,13 @@ export interface RawHttp2 {
   close(): void
 }
 
-/** Opens a connection and sends the preface with empty settings. With `polite`, settings and pings are acknowledged. */
-export async function openHttp2(port: number, polite = true): Promise<RawHttp2> {
-  const socket = connect(port, '127.0.0.1')
+/**
+ * Opens a connection and sends the preface with empty settings. With `polite`, settings and pings are acknowledged; with
+ * the certificate of an authority, it is one of TLS.
+ */
+export async function openHttp2(port: number, polite = true, ca?: string): Promise<RawHttp2> {
+  const socket =
+    ca === undefined ? connect(port, '127.0.0.1') : connectTls({ port, host: '127.0.0.1', ca, ALPNProtocols: ['h2'] })
   const frames: Frame[] = []
   const waiting = new Set<() => void>()
   const state = { closed: false }
@@ -128,7 +133,7 @@ export async function openHttp2(port: number, polite = true): Promise<RawHttp2> 
     }
     wake()
   })
-  await new Promise((resolve) => socket.once('connect', resolve))
+  await new Promise((resolve) => socket.once(ca === undefined ? 'connect' : 'secureConnect', resolve))
   socket.write(Buffer.concat([Buffer.from(PREFACE), frame(FRAME.settings, 0, 0)]))
   const until = <T>(check: () => T | undefined, otherwise: T): Promise<T> =>
     new Promise((resolve) => {

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2'
+import { connect as connectHttp2, constants, type ClientHttp2Session } from 'node:http2'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -121,12 +121,17 @@ function stream(session: ClientHttp2Session, path: string, body?: Buffer): Promi
 }
 
 async function keepStreaming(session: ClientHttp2Session, isOver: () => boolean, tally: Tally): Promise<void> {
+  let lastStream: number | undefined
+  session.on('goaway', (_code, id) => (lastStream = id))
   // Whoever was asked to leave opens no further streams here.
   while (!isOver() && !session.closed && !session.destroyed) {
     const body = randomBytes(5_000)
     const [status, text, code] = await stream(session, '/digest', body)
     if (status === 200 && text === sha256(body) && code === 0) tally.served += 1
-    else tally.lost.push(`${status} ${code}`)
+    // What had not left when the notice of the end came is refused by the caller's own library. What the sidecar lost is
+    // refused at the GOAWAY after that, which names the last stream.
+    else if (code !== constants.NGHTTP2_REFUSED_STREAM || lastStream !== 2 ** 31 - 1)
+      tally.lost.push(`${status} ${code}`)
     await sleep(10)
   }
 }

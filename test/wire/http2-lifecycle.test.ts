@@ -1,21 +1,28 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { connect } from 'node:http2'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { createAuthority } from '../fakes/certificates.ts'
+import { startBalancer } from '../fakes/balancer.ts'
 import { openCaller, type Http2Answer } from '../fakes/http2-caller.ts'
-import { codeOf, FLAG, FRAME, headers, openHttp2, request } from '../fakes/http2-raw.ts'
+import { codeOf, data, FLAG, FRAME, headers, openHttp2, request } from '../fakes/http2-raw.ts'
 import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 
 let issuer: AuthorizationServer
 let upstream: FakeUpstream
+const folder = mkdtempSync(join(tmpdir(), 'bearward-'))
+const authority = createAuthority('ours')
+const ca = authority.certificate
+const tls = { certificate_file: join(folder, 'cert.pem'), key_file: join(folder, 'key.pem') }
 /** Answers that the backend has not given yet. */
 const held: (() => void)[] = []
 
 beforeAll(async () => {
+  const { cert, key } = authority.issue('api.test', '127.0.0.1')
+  writeFileSync(tls.certificate_file, cert)
+  writeFileSync(tls.key_file, key)
   issuer = await startAuthorizationServer()
   upstream = await startUpstream((_request, response, recorded) => {
     if (recorded.url.startsWith('/slow')) held.push(() => response.end(Buffer.alloc(300_000, 'x')))
@@ -30,6 +37,7 @@ afterAll(async () => {
   await stopSidecars()
   await issuer.stop()
   await upstream.stop()
+  rmSync(folder, { recursive: true })
 })
 
 async function start(more: Readonly<Record<string, unknown>> = {}): Promise<FakeSidecar> {
@@ -47,15 +55,18 @@ async function start(more: Readonly<Record<string, unknown>> = {}): Promise<Fake
 
 const isOk = ({ status, body, rstCode }: Http2Answer) => [status, body.toString(), rstCode].join() === '200,ok,0'
 
-describe('a sidecar that stops', () => {
+describe.each([
+  ['in the clear', {}, undefined],
+  ['over TLS', { listen: { tls } }, ca],
+])('a sidecar that stops, %s', (_name, more, trusted) => {
   it('asks callers to go elsewhere, serves what comes meanwhile, and lets requests in flight finish', async () => {
-    const sidecar = await start()
-    const caller = await openCaller(sidecar.proxyPort)
+    const sidecar = await start(more)
+    const caller = await openCaller(sidecar.proxyPort, trusted)
     const goaway: number[][] = []
     caller.session.on('goaway', (code, last) => void goaway.push([code, last ?? -1]))
     const slow = [caller.get('/slow/1'), caller.get('/slow/2')]
     await vi.waitFor(() => expect(held).toHaveLength(2), 5_000)
-    const raw = await openHttp2(sidecar.proxyPort)
+    const raw = await openHttp2(sidecar.proxyPort, true, trusted)
     raw.send(headers(1, request('/before')))
     await raw.wait(({ type, id }) => type === FRAME.data && id === 1)
 
@@ -67,7 +78,7 @@ describe('a sidecar that stops', () => {
     raw.send(headers(3, request('/on-its-way')))
     expect(await raw.wait(({ type, id }) => type === FRAME.data && id === 3)).toBeDefined()
     // Whoever has not heard of it and connects anew is served, too, and told then.
-    const late = await openCaller(sidecar.proxyPort)
+    const late = await openCaller(sidecar.proxyPort, trusted)
     const told = new Promise((resolve) => late.session.once('goaway', resolve))
     expect(isOk(await late.get('/late'))).toBe(true)
     await told
@@ -90,8 +101,8 @@ describe('a sidecar that stops', () => {
   })
 
   it('cuts what does not finish in time, and says how much that was', async () => {
-    const sidecar = await start({ drain: { timeout: '1s' } })
-    const caller = await openCaller(sidecar.proxyPort)
+    const sidecar = await start({ ...more, drain: { timeout: '1s' } })
+    const caller = await openCaller(sidecar.proxyPort, trusted)
     const slow = [caller.get('/slow/1'), caller.get('/slow/2'), caller.get('/slow/3')]
     await vi.waitFor(() => expect(held).toHaveLength(3), 5_000)
     await sidecar.stop()
@@ -102,8 +113,8 @@ describe('a sidecar that stops', () => {
   })
 
   it('does not wait for peers that keep a connection on which all is said', async () => {
-    const sidecar = await start({ drain: { timeout: '60s' } })
-    const raw = await openHttp2(sidecar.proxyPort)
+    const sidecar = await start({ ...more, drain: { timeout: '60s' } })
+    const raw = await openHttp2(sidecar.proxyPort, true, trusted)
     raw.socket.allowHalfOpen = true
     raw.send(headers(1, request('/')))
     await raw.wait(({ type, id }) => type === FRAME.data && id === 1)
@@ -111,66 +122,53 @@ describe('a sidecar that stops', () => {
     raw.close()
   })
 
-  it('lets requests in flight over TLS finish, too', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'bearward-'))
-    const authority = createAuthority('ours')
-    const { cert, key } = authority.issue('api.test', '127.0.0.1')
-    writeFileSync(join(folder, 'cert.pem'), cert)
-    writeFileSync(join(folder, 'key.pem'), key)
-    const tls = { certificate_file: join(folder, 'cert.pem'), key_file: join(folder, 'key.pem') }
-    const sidecar = await start({ listen: { tls } })
-    const session = connect(`https://127.0.0.1:${sidecar.proxyPort}`, { ca: authority.certificate })
-    session.on('error', () => undefined)
-    const stream = session.request({ ':path': '/slow' })
-    let bytes = 0
-    stream.on('data', (chunk: Buffer) => (bytes += chunk.length))
-    const ended = new Promise((resolve) => stream.once('close', () => resolve(stream.rstCode)))
-    await vi.waitFor(() => expect(held).toHaveLength(1), 5_000)
-    const drained = sidecar.app.drain(200)
-    const goaway = await new Promise((resolve) => session.once('goaway', (...frame) => resolve(frame.slice(0, 2))))
-    expect(goaway).toEqual([0, 1])
-    held.pop()?.()
-    expect([await ended, bytes]).toEqual([0, 300_000])
-    await drained
-    expect(sidecar.logLines().find(({ msg }) => msg === 'stopped')).toMatchObject({ requests_cut: 0 })
-    session.destroy()
-    rmSync(folder, { recursive: true })
-  })
-
   it('loses no request of callers that follow a GOAWAY to the next sidecar', async () => {
-    const token = issuer.signAccessToken()
-    let [current, next] = await Promise.all([start(), start()])
+    const balancer = await startBalancer()
+    const add = async (sidecar: FakeSidecar) => {
+      const target = { port: sidecar.proxyPort, ops: sidecar.ops }
+      await balancer.add(target)
+      return { sidecar, target }
+    }
+    let current = await add(await start(more))
+    const port = Number(new URL(balancer.origin).port)
     let stop = false
-    const failed: unknown[] = []
-    let served = 0
+    const failed: string[] = []
+    let [served, opened] = [0, 0]
+    // Nothing but the GOAWAY tells that it is time to leave; several at a time, so that some are always on their way.
     const work = async () => {
-      let port = current.proxyPort
-      let caller = await openCaller(port)
       while (!stop) {
-        // As a balancer does: whoever was asked to leave opens no further streams there.
-        if (caller.session.closed || port !== current.proxyPort) {
-          port = current.proxyPort
-          caller = await openCaller(port)
+        const raw = await openHttp2(port, true, trusted)
+        opened += 1
+        let id = -1
+        const ask = async () => {
+          while (!stop && !raw.frames.some(({ type }) => type === FRAME.goaway)) {
+            const mine = (id += 2)
+            raw.send(headers(mine, request('/orders', [], 'POST'), false), data(mine, 'x'.repeat(1_000)))
+            const last = await raw.wait(({ type, id: on }) => on === mine && type === FRAME.data)
+            if (last?.payload.toString() === 'ok') served += 1
+            else failed.push(`${mine} of ${raw.frames.filter(({ type }) => type === FRAME.goaway).length} GOAWAY`)
+          }
         }
-        const answer = await caller.get('/orders', { token, body: 'x'.repeat(1_000) })
-        if (isOk(answer)) served += 1
-        else failed.push(answer)
+        await Promise.all(Array.from({ length: 4 }, ask))
+        raw.close()
       }
-      caller.close()
     }
     const workers = Array.from({ length: 5 }, work)
-    for (let round = 0; round < 3; round += 1) {
+    for (let round = 0; round < 5; round += 1) {
       const before = served
-      await vi.waitFor(() => expect(served).toBeGreaterThan(before + 50), 10_000)
+      await vi.waitFor(() => expect(served).toBeGreaterThan(before + 100), 10_000)
       const old = current
-      current = next
-      await old.app.drain(200)
-      next = await start()
+      current = await add(await start(more))
+      await old.sidecar.app.drain(500)
+      balancer.remove(old.target)
     }
     stop = true
     await Promise.all(workers)
+    balancer.stop()
     expect(failed).toEqual([])
-  })
+    expect(balancer.failed()).toBe(0)
+    expect(opened).toBeGreaterThanOrEqual(5 * 6)
+  }, 60_000)
 })
 
 describe('a connection without requests', () => {
