@@ -190,6 +190,47 @@ describe.each([['in the clear'], ['over TLS']])('%s', (how) => {
       await servesOn()
     })
 
+    it.each<[string, (id: number) => Buffer[]]>([
+      ['a window that grows by nothing', (id) => [opened(id), frame(FRAME.windowUpdate, 0, id, u32(0))]],
+      ['a window that grows too large', (id) => [opened(id), frame(FRAME.windowUpdate, 0, id, u32(0x7fffffff))]],
+      ['a priority that is too short', (id) => [opened(id), frame(FRAME.priority, 0, id, Buffer.alloc(4))]],
+      [
+        'a stream that depends on itself',
+        (id) => [opened(id), frame(FRAME.priority, 0, id, Buffer.from([...u32(id), 1]))],
+      ],
+      ['a header after its end', (id) => [opened(id), headers(id, [['x', 'y']])]],
+      ['a body after its end', (id) => [opened(id), data(id, 'x')]],
+      ['a body that is too long', (id) => [opened(id, '1'), data(id, 'xyz')]],
+      ['a body that is too short', (id) => [opened(id, '5'), data(id, 'xyz')]],
+      ['trailers that end nothing', (id) => [opened(id, '5'), headers(id, [['x', 'y']], false)]],
+    ])('when it has the server reset its streams (CVE-2025-8671), by %s', async (_name, make) => {
+      const one = await open()
+      const sent = await flood(one, 5_000, (i) => Buffer.concat(make(2 * i + 1)))
+      expect(await one.ended()).toBe(true)
+      expect(sent).toBeLessThan(5_000)
+      expect(upstream.requests.length).toBeLessThan(1_000)
+      await servesOn()
+      await vi.waitFor(() => expect(upstream.requests.filter(({ state }) => state === 'open')).toEqual([]), 10_000)
+    })
+
+    it.each<[string, (i: number) => Buffer]>([
+      ['a body in empty pieces (CVE-2019-9518)', () => data(1, '', false)],
+      ['a header in empty pieces', (i) => frame(i === 0 ? FRAME.headers : FRAME.continuation, 0, 3)],
+      ['settings that nobody asked to be acknowledged', () => frame(FRAME.settings, FLAG.ack, 0)],
+      ['answers to no ping', () => frame(FRAME.ping, FLAG.ack, 0, Buffer.alloc(8))],
+      ['very many settings at once', () => frame(FRAME.settings, 0, 0, Buffer.alloc(6 * 40))],
+      ['resets of the same stream', () => reset(1, ERROR.cancel)],
+      ['priorities (CVE-2019-9513)', (i) => frame(FRAME.priority, 0, 2 * i + 3, Buffer.from([...u32(2 * i + 5), 1]))],
+      ['frames of an unknown type', () => frame(0x42, 0, 0, Buffer.alloc(8))],
+    ])('when it floods with %s', async (_name, make) => {
+      const one = await open()
+      one.send(headers(1, request('/public/hang', [], 'POST'), false))
+      const sent = await flood(one, 50_000, make)
+      expect(await one.ended()).toBe(true)
+      expect(sent).toBeLessThan(50_000)
+      await servesOn()
+    })
+
     it('when the same malformed header comes again and again', async () => {
       const one = await open()
       const sent = await flood(one, 5_000, (i) => headers(2 * i + 1, request('/public/a', [['connection', 'close']])))
@@ -362,6 +403,19 @@ describe('the first bytes of a connection', () => {
     await servesOn()
   })
 })
+
+/** Opens a stream that the backend leaves open; with a length, its body is still to come. */
+function opened(id: number, length?: string): Buffer {
+  const path = '/public/hang'
+  if (length === undefined) return headers(id, request(path))
+  return headers(id, request(path, [['content-length', length]], 'POST'), false)
+}
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4)
+  bytes.writeUInt32BE(value)
+  return bytes
+}
 
 /** An integer with a prefix of seven bits (RFC 7541 §5.1). */
 function lengthOf(value: number): Buffer {

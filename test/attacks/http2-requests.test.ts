@@ -219,6 +219,11 @@ describe('a malformed header is refused and nothing of it travels on', () => {
     ['no :path', pseudo('GET', '/public/a').slice(0, 3)],
     ['no :authority and no host', pseudo('GET', '/public/a').filter(([name]) => name !== ':authority')],
     ['an empty :path', pseudo('GET', '')],
+    ['a :path without a slash', pseudo('GET', 'public/a')],
+    ['a :path that is a query alone', pseudo('GET', '?a')],
+    ['a :path that is a star, not for OPTIONS', pseudo('GET', '*')],
+    ['a :path with a tab', pseudo('GET', '/public/a\tb')],
+    ['a :path with DEL', pseudo('GET', '/public/a\x7f')],
     [
       'an empty :authority',
       [...pseudo('GET', '/public/a').filter(([name]) => name !== ':authority'), [':authority', '']],
@@ -306,6 +311,11 @@ describe('a malformed header is refused and nothing of it travels on', () => {
     ['a path of dots', request('/public/../orders'), 'target_invalid'],
     ['a path of two slashes', request('//evil.test/public/a'), 'target_invalid'],
     ['a fragment', request('/public/a#b'), 'target_invalid'],
+    ['a path that is a star', request('*', [], 'OPTIONS'), 'target_invalid'],
+    ['a backslash', request('/public\\..\\orders'), 'target_invalid'],
+    ['a path with a byte above ASCII', request('/public/\xff'), 'target_invalid'],
+    ['an encoded NUL', request('/public/%00'), 'target_invalid'],
+    ['a host with another port', request('/public/a', [['host', 'api.test:80']]), 'host_invalid'],
   ])('%s, with an answer', async (_name, fields, code) => {
     const one = await open()
     one.send(headers(1, fields))
@@ -451,6 +461,36 @@ describe('the end of a body', () => {
     await vi.waitFor(() => expect(backend2.requests[0]?.state).toBe('aborted'), 5_000)
   })
 
+  it.each<[string, Buffer]>([
+    ['more of it', data(1, 'GET /orders HTTP/1.1\r\n\r\n')],
+    ['more of it, and nothing', data(1, '')],
+    ['a second header', headers(1, request('/orders'))],
+  ])('is its end, whatever follows on the stream: %s', async (_name, more) => {
+    const one = await open()
+    one.send(
+      headers(1, request('/public/upload', [['content-length', '10']], 'POST'), false),
+      data(1, '0123456789', true),
+    )
+    one.send(more)
+    expect(await ending(one)).toMatch(/^(goaway [15]|nothing)$/)
+    expect(await one.ended()).toBe(true)
+    expect(received()).toMatch(/^(POST \/public\/upload HTTP\/1\.1\r\n[^]*\r\n\r\n0123456789)?$/)
+  })
+
+  it.each<[string, Fields]>([
+    ['transfer-encoding', [['transfer-encoding', 'chunked']]],
+    ['connection', [['connection', 'x-sum']]],
+    ['content-length', [['content-length', '3']]],
+    ['host', [['host', 'other.test']]],
+    ['te', [['te', 'trailers']]],
+  ])('says nothing about the message in trailers: %s', async (name, fields) => {
+    const one = await open()
+    one.send(headers(1, request('/public/upload', [], 'POST'), false), data(1, 'x', false), headers(1, fields))
+    expect(await ending(one)).toMatch(/^(answer|reset 1)$/)
+    const body = received().split('\r\n\r\n').slice(1).join('\r\n\r\n')
+    expect(body).not.toMatch(new RegExp(name, 'i'))
+  })
+
   it('is where the frames end, whatever the body looks like', async () => {
     const body = '0\r\n\r\nGET /orders HTTP/1.1\r\nHost: a\r\n\r\n!'
     const one = await open()
@@ -469,6 +509,17 @@ describe('the end of a body', () => {
     expect(received()).toContain('\r\ncontent-length: 0\r\n')
     expect(received()).not.toContain('transfer-encoding')
   })
+})
+
+it('after its GOAWAY, a caller gets what it asked for before, and opens nothing more', async () => {
+  const one = await open()
+  one.send(headers(1, request('/public/upload', [], 'POST'), false), data(1, 'hello', false))
+  await vi.waitFor(() => expect(received()).toContain('hello'), 5_000)
+  one.send(frame(FRAME.goaway, 0, 0, Buffer.alloc(8)), headers(3, request('/public/later')))
+  one.send(data(1, ' world'))
+  expect((await one.wait(({ type, id }) => type === FRAME.data && id === 1))?.payload.toString()).toBe('ok')
+  expect(await one.ended()).toBe(true)
+  expect(received()).not.toContain('/public/later')
 })
 
 it('a header in pieces is one header', async () => {
