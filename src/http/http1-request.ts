@@ -23,6 +23,8 @@ export interface Http1Request {
   readonly fault: Refusal | undefined
 }
 
+/** The empty line behind the last field, with the end of that. */
+export const END_OF_HEAD = '\r\n\r\n'
 const REQUEST_LINE = /^([A-Z-]{1,32}) ([\x21-\x7e]+) HTTP\/1\.([01])$/
 /** A path, the form with a scheme, or the asterisk (RFC 9112 §3.2). */
 const TARGET = /^(?:\/|\*$|[a-z]+:\/\/(?:[\w.~:-]*@)?[\w.~:[\]-]*(?:[/?]|$))/i
@@ -153,4 +155,28 @@ function note(name: string, value: string, draft: Draft): void {
     case 'expect':
       draft.expected += `,${value.toLowerCase()}`
   }
+}
+
+/** From here on it is worth a look where the head ends before a text is made, in bytes. */
+const LARGE_BYTES = 2048
+const CR = 0x0d
+const P = 0x50
+const R = 0x52
+
+/**
+ * Of how many bytes of a chunk a text is to be made to find a head in it: not of a body that came along in a large one, or of
+ * further requests. Of all where another end is looked for: behind empty lines, and in the preface of HTTP/2, which begins
+ * as PROPFIND does.
+ */
+export function lengthOfHead(chunk: Buffer): number {
+  if (chunk.length < LARGE_BYTES || chunk[0] === CR || (chunk[0] === P && chunk[1] === R)) return chunk.length
+  const end = chunk.indexOf(END_OF_HEAD, 0, 'latin1')
+  return end === -1 ? chunk.length : end + END_OF_HEAD.length
+}
+
+/** Where the first line begins that is not empty: some callers end a body with a line break too many (RFC 9112 §2.2). */
+export function skipEmptyLines(text: string): number {
+  let start = 0
+  while (text.startsWith('\r\n', start)) start += 2
+  return start
 }

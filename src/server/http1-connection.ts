@@ -2,7 +2,14 @@ import type { Socket } from 'node:net'
 import { refusal, type CodedError, type RefusalCode } from '../errors.ts'
 import { BodyReader } from '../http/body-reader.ts'
 import { MessageFault } from '../http/field-line.ts'
-import { checkUnfinished, readHttp1Request, type Http1Request } from '../http/http1-request.ts'
+import {
+  checkUnfinished,
+  END_OF_HEAD,
+  lengthOfHead,
+  readHttp1Request,
+  skipEmptyLines,
+  type Http1Request,
+} from '../http/http1-request.ts'
 import { Http1Call, type Http1Host } from './http1-call.ts'
 
 export interface Http1Limits {
@@ -31,7 +38,6 @@ export interface Http1Owner {
 const NOTHING = Buffer.alloc(0)
 /** The first bytes of every connection that speaks HTTP/2 (RFC 9113 §3.4). No request of HTTP/1.1 begins with all of them. */
 const PREFACE = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
-const END_OF_HEAD = '\r\n\r\n'
 /** How long a peer may take to close a connection on which everything is said, in milliseconds. */
 const LINGER_MS = 1_000
 
@@ -115,7 +121,8 @@ export class Http1Connection implements Http1Host {
 
   #readHead(chunk: Buffer): void {
     const before = this.#text.length
-    const text = this.#text + chunk.toString('latin1')
+    const length = before === 0 ? lengthOfHead(chunk) : chunk.length
+    const text = this.#text + chunk.toString('latin1', 0, length)
     if (text.startsWith('PRI') && this.#isHttp2(text)) return
     const start = skipEmptyLines(text)
     const end = text.indexOf(END_OF_HEAD, Math.max(start, before - 3))
@@ -278,10 +285,3 @@ export class Http1Connection implements Http1Host {
 }
 
 function ignore(): void {}
-
-/** Where the first line begins that is not empty: some callers end a body with a line break too many (RFC 9112 §2.2). */
-function skipEmptyLines(text: string): number {
-  let start = 0
-  while (text.startsWith('\r\n', start)) start += 2
-  return start
-}

@@ -43,6 +43,32 @@ describe('a connection', () => {
     await expect.poll(() => targets).toEqual(['/a', '/b'])
   })
 
+  it.each(['', '\r\n', '\r\n\r\n'])(
+    'finds a head in a large read, with a body and requests behind it (%j ahead)',
+    async (ahead) => {
+      const seen: unknown[] = []
+      const { caller, received } = open((request, response) => {
+        let bytes = 0
+        const finish = () => {
+          seen.push([request.method, bytes])
+          response.writeHead(204, [])
+          response.end()
+        }
+        if (request.method === 'GET') return finish()
+        request.on('data', (chunk) => (bytes += chunk.length))
+        request.on('end', finish)
+      })
+      const propfind = GET.replace('GET', 'PROPFIND').replace('\r\n\r\n', '\r\nContent-Length: 5\r\n\r\nhello')
+      caller.write(ahead + POST('x'.repeat(5_000)) + ahead + propfind + GET.repeat(200))
+      await expect.poll(() => received().match(/HTTP\/1\.1 204/g)).toHaveLength(202)
+      expect(seen.slice(0, 3)).toEqual([
+        ['POST', 5_000],
+        ['PROPFIND', 5],
+        ['GET', 0],
+      ])
+    },
+  )
+
   it('reads nothing of a body before somebody wants it', async () => {
     let waiting: CallerRequest | undefined
     const { caller } = open((request) => void (waiting = request))
