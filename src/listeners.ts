@@ -63,7 +63,6 @@ export async function openListener(
     limits: limitsOf(config),
     handle,
     newRequestId,
-    onUnreadable: () => undefined,
     onDropped: telemetry.connectionDropped,
   })
   return open(name, listener, config)

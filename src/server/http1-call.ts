@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { CodedError } from '../errors.ts'
 import type { BodySink } from '../http/body-reader.ts'
 import { MessageFault } from '../http/field-line.ts'
+import { findField } from '../http/headers.ts'
 import type { Http1Request } from '../http/http1-request.ts'
 import { httpDate } from '../util/http-date.ts'
 import type { CallerRequest, CallerResponse, Tunnel } from './caller.ts'
@@ -167,9 +168,9 @@ export class Http1Call implements CallerRequest, CallerResponse, BodySink {
   writeHead(status: number, fields: readonly string[]): void {
     let head = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'Unknown'}\r\n`
     for (let i = 0; i < fields.length; i += 2) head += `${fields[i] as string}: ${fields[i + 1] as string}\r\n`
-    if (!holds(fields, 'date')) head += `Date: ${httpDate()}\r\n`
+    if (findField(fields, 'date').count === 0) head += `Date: ${httpDate()}\r\n`
     if (status === 204 || status === 304 || this.method === 'HEAD') this.#framing = 'none'
-    else if (holds(fields, 'content-length')) this.#framing = 'length'
+    else if (findField(fields, 'content-length').count > 0) this.#framing = 'length'
     // Whether the body that was announced comes now or the next request, nobody can tell.
     if (this.#expectsContinue && !this.#continued) this.shouldKeepAlive = false
     this.statusCode = status
@@ -267,14 +268,6 @@ export class Http1Call implements CallerRequest, CallerResponse, BodySink {
 
 function isFraming(name: string, i: number): boolean {
   return i % 2 === 0 && /^(?:content-length|transfer-encoding)$/i.test(name)
-}
-
-function holds(fields: readonly string[], name: string): boolean {
-  for (let i = 0; i < fields.length; i += 2) {
-    const candidate = fields[i] as string
-    if (candidate.length === name.length && candidate.toLowerCase() === name) return true
-  }
-  return false
 }
 
 /** One character per byte. */

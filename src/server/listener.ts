@@ -1,5 +1,4 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { CodedError, RefusalCode } from '../errors.ts'
 import { bind, type ListenAddress } from './bind.ts'
@@ -38,8 +37,6 @@ export interface ListenerOptions {
   readonly address: ListenAddress
   readonly limits: ListenerLimits
   readonly handle: RequestHandler
-  /** A request that never reached the handler: its header could not be parsed, or it was a CONNECT. */
-  readonly onUnreadable: (code: RefusalCode, reason: string, peer: string, requestId: string) => void
   readonly newRequestId: () => string
   /** A connection past the limit was closed unanswered. */
   readonly onDropped: () => void
@@ -51,8 +48,6 @@ export interface Listener {
   start(): Promise<number>
   /** From now on every response says `Connection: close`; connections are still accepted. */
   drain(): void
-  /** Whether responses must say `Connection: close`. */
-  isDraining(): boolean
   /** Stops accepting, lets requests in flight finish for at most `graceMs`, then cuts them. Resolves to how many were cut. */
   stop(graceMs: number): Promise<number>
 }
@@ -63,7 +58,10 @@ const SWEEP_INTERVAL_MS = 50
 /** How long a peer may take to close a connection on which everything is said, in milliseconds. */
 const LINGER_MS = 1_000
 
-/** Creates a listener of HTTP/1.1 in the clear, by node:http: for those that traffic does not come through. Every limit is explicit; what Node would answer by itself is answered, logged and counted here. */
+/**
+ * Creates a listener of HTTP/1.1 in the clear by node:http, for what is not traffic: ops and helper. Every limit is explicit;
+ * what Node would answer by itself is answered here, in the form of every other refusal.
+ */
 export function createListener(options: ListenerOptions): Listener {
   const { limits, handle } = options
   let draining = false
@@ -89,13 +87,11 @@ export function createListener(options: ListenerOptions): Listener {
     }
   }
 
-  const refuse = (socket: Duplex, code: RefusalCode, reason: string) => {
+  const refuse = (socket: Duplex, code: RefusalCode) => {
     const busy = (socket as Connection)[CURRENT]
-    const requestId = options.newRequestId()
-    options.onUnreadable(code, reason, (socket as Socket).remoteAddress ?? '', requestId)
     if (!socket.writable || (busy !== undefined && !busy.writableFinished)) socket.destroy()
     else {
-      socket.end(toRawResponse(code, requestId))
+      socket.end(toRawResponse(code, options.newRequestId()))
       linger(socket)
     }
   }
@@ -109,7 +105,7 @@ export function createListener(options: ListenerOptions): Listener {
       keepAliveTimeout: limits.keepAliveTimeoutMs,
       connectionsCheckingInterval: CHECK_INTERVAL_MS,
       insecureHTTPParser: false,
-      // The gate checks Host, so that this refusal is logged and counted like every other.
+      // The helper checks Host itself, and for ops it means nothing.
       requireHostHeader: false,
       noDelay: true,
     },
@@ -130,11 +126,11 @@ export function createListener(options: ListenerOptions): Listener {
   )
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
     socket.on('error', () => socket.destroy())
-    refuse(socket, 'method_not_supported', 'CONNECT')
+    refuse(socket, 'method_not_supported')
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     if (isAbort(error, (socket as Connection)[CURRENT])) socket.destroy()
-    else refuse(socket, toRefusalCode(error.code), error.code ?? 'unknown')
+    else refuse(socket, toRefusalCode(error.code))
   })
 
   return {
@@ -145,8 +141,6 @@ export function createListener(options: ListenerOptions): Listener {
       // Those whose head has left have told otherwise, and what comes behind them is still served.
       for (const response of responsesInFlight()) if (!response.headersSent) response.shouldKeepAlive = false
     },
-
-    isDraining: () => draining,
 
     stop: (graceMs) => {
       draining = true

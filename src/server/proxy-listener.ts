@@ -42,7 +42,6 @@ const SOCKET_OPTIONS = {
 export function createProxyListener(options: ProxyListenerOptions): Listener {
   const { limits, handle, tls, onUnreadable, newRequestId } = options
   const sockets = new Set<Socket>()
-  let draining = false
   const http2 = createHttp2Connections({
     limits,
     handle,
@@ -51,15 +50,20 @@ export function createProxyListener(options: ProxyListenerOptions): Listener {
   const acceptHttp2 = tls === undefined ? (socket: Socket) => http2.accept(socket) : undefined
   const http1 = createHttp1Connections({ limits, handle, onUnreadable, newRequestId, acceptHttp2 })
 
-  const accept = (socket: Socket, connections: { accept(socket: Socket): void }) => {
+  const keep = (socket: Socket) => {
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket))
-    connections.accept(socket)
   }
   const server =
     tls === undefined
-      ? createServer(SOCKET_OPTIONS, (socket) => accept(socket, http1))
-      : createSecureServer(tls, options, (socket, isHttp2) => accept(socket, isHttp2 ? http2 : http1))
+      ? createServer(SOCKET_OPTIONS, (socket) => http1.accept(socket))
+      : createSecureServer(tls, options, (socket, isHttp2) => {
+          keep(socket)
+          if (isHttp2) http2.accept(socket)
+          else http1.accept(socket)
+        })
+  // With TLS, the connection below it: there is nothing else as long as the handshake lasts.
+  server.on('connection', keep)
   server.maxConnections = limits.connections
   server.on('drop', options.onDropped)
   server.on('close', cutIdleReaders(sockets, limits.sendTimeoutMs))
@@ -72,15 +76,11 @@ export function createProxyListener(options: ProxyListenerOptions): Listener {
     start: () => bind(server, options.address),
 
     drain() {
-      draining = true
       http1.drain()
       http2.drain()
     },
 
-    isDraining: () => draining,
-
     stop: (graceMs) => {
-      draining = true
       http1.drain()
       return new Promise((resolve) => {
         let cut = 0

@@ -9,6 +9,7 @@ import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
 import { createAuthority } from '../fakes/certificates.ts'
+import { openRaw } from '../fakes/raw.ts'
 import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'bearward-'))
@@ -180,6 +181,19 @@ describe('TLS on the proxy listener', () => {
     expect(head[':status']).toBe(200)
     expect(session.alpnProtocol).toBe('h2')
     session.destroy()
+  })
+
+  it('ends in time, though a caller does not finish its handshake', async () => {
+    const { certificate, key } = certificates.issue('api.test')
+    const port = await listen(createPlain(echo))
+    const tls = { certificate_file: certificate, key_file: key }
+    const sidecar = await start({ upstream: `http://127.0.0.1:${port}`, listen: { tls }, drain: { timeout: '1s' } })
+    const { socket } = await openRaw(sidecar.proxyPort)
+    const closed = new Promise((resolve) => socket.once('close', resolve))
+    await sidecar.stop()
+    await closed
+    // It did not wait until the handshake, which may take ten seconds, was given up.
+    expect(JSON.stringify(sidecar.logLines())).not.toContain('HANDSHAKE_TIMEOUT')
   })
 
   it('does not speak in the clear, nor old versions', async () => {
