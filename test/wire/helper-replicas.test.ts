@@ -113,6 +113,14 @@ const spends = (run: () => Promise<unknown>) => countSpends(issuer, run)
 /** Waits until the issuer got one request more than it had. */
 const asked = (before: number) => expect.poll(() => issuer.requests.token, { timeout: 10_000 }).toBe(before + 1)
 
+/** A refresh at one replica and, once that has asked the issuer, the same at another: the answers are still to come. */
+async function refreshAtBoth(first: { helper: string }, second: { helper: string }, token: string) {
+  const before = issuer.requests.token
+  const here = refreshAt(first.helper, token)
+  await asked(before)
+  return [here, refreshAt(second.helper, token)] as const
+}
+
 async function expectAlive(helper: string, answer: TokenAnswer | undefined, client?: string): Promise<void> {
   expect(answer?.status).toBe(200)
   expect((await refreshAt(helper, answer?.body['refresh_token'], client)).status).toBe(200)
@@ -353,10 +361,7 @@ test('a replica that ends leaves the answers of its last spends', async () => {
   issuer.delayTokens(1_000)
   let answers: TokenAnswer[] = []
   const count = await spends(async () => {
-    const before = issuer.requests.token
-    const here = refreshAt(a.helper, token)
-    await asked(before)
-    const elsewhere = refreshAt(b.helper, token)
+    const [here, elsewhere] = await refreshAtBoth(a, b, token)
     await pause(200)
     const ended = a.stop()
     answers = await Promise.all([here, elsewhere])
@@ -436,10 +441,7 @@ describe('a Redis that stops', () => {
     const token = await issuer.signIn()
     issuer.delayTokens(1_500)
     const count = await spends(async () => {
-      const before = issuer.requests.token
-      const here = refreshAt(a.helper, token)
-      await asked(before)
-      const elsewhere = refreshAt(b.helper, token)
+      const [here, elsewhere] = await refreshAtBoth(a, b, token)
       await pause(500)
       redis.freeze()
       const first = await here
@@ -464,10 +466,7 @@ describe('a Redis that stops', () => {
       issuer.delayTokens(17_000)
       let answers: TokenAnswer[] = []
       const count = await spends(async () => {
-        const before = issuer.requests.token
-        const here = refreshAt(a.helper, token)
-        await asked(before)
-        const elsewhere = refreshAt(b.helper, token)
+        const [here, elsewhere] = await refreshAtBoth(a, b, token)
         await pause(1_500)
         redis.freeze()
         await pause(10_000)
@@ -488,10 +487,7 @@ describe('a Redis that stops', () => {
     issuer.delayTokens(6_000)
     let answers: TokenAnswer[] = []
     const count = await spends(async () => {
-      const before = issuer.requests.token
-      const here = refreshAt(a.helper, token)
-      await asked(before)
-      const elsewhere = refreshAt(b.helper, token)
+      const [here, elsewhere] = await refreshAtBoth(a, b, token)
       await pause(500)
       await redis.kill()
       await pause(500)
