@@ -1,6 +1,5 @@
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -8,6 +7,7 @@ import { parse, stringify } from 'yaml'
 import { METRICS } from '../../src/telemetry/metrics.ts'
 import { endCommands, eventually, startCommand } from '../cli/command.ts'
 import { startAuthorizationServer, type AuthorizationServer } from '../fakes/authorization-server.ts'
+import { freePort } from '../fakes/free-port.ts'
 import { startSidecar, stopSidecars, type FakeSidecar } from '../fakes/sidecar.ts'
 import { startUpstream, type FakeUpstream } from '../fakes/upstream.ts'
 import { ALERT_CASES, toPromtoolTests } from './alerts.ts'
@@ -273,11 +273,3 @@ describe.skipIf(!available)(`a real Prometheus${reason}`, () => {
     await eventually(async () => (await query<{ alerts: unknown[] }>('alerts')).alerts.length === 0)
   })
 })
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
-  const { port } = server.address() as AddressInfo
-  await new Promise((done) => server.close(done))
-  return port
-}

@@ -1,8 +1,8 @@
 import { hash, randomBytes, randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import Provider from 'oidc-provider'
 import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js'
+import { freePort } from './free-port.ts'
 import { createSigningKey, signJwt, type Alg, type SigningKey } from './signer.ts'
 
 /** `lost`: the request is served in full, and its answer never arrives. */
@@ -100,7 +100,7 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
   const failures = new Map<Endpoint, FailureMode>()
   let delayMs = 0
   let change: ((body: Record<string, unknown>) => Record<string, unknown>) | undefined
-  let port = options.port ?? 0
+  const port = options.port ?? (await freePort())
   let provider: Provider
 
   const server = createServer((request, response) => void serve(request, response))
@@ -110,7 +110,6 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
       server.listen(port, '127.0.0.1', () => resolve())
     })
   await listen()
-  port = (server.address() as AddressInfo).port
   const issuer = `http://127.0.0.1:${port}`
 
   const rebuild = () => {

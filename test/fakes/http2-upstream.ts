@@ -1,5 +1,6 @@
 import { createServer, type Http2Session, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
-import type { AddressInfo, Socket } from 'node:net'
+import type { Socket } from 'node:net'
+import { freePort } from './free-port.ts'
 
 /** One request as the backend saw it. */
 export interface Http2Recorded {
@@ -34,8 +35,9 @@ export interface FakeHttp2Upstream {
 export async function startHttp2Upstream(
   handler?: Http2Handler,
   settings: { maxConcurrentStreams?: number } = {},
-  port = 0,
+  wantedPort?: number,
 ): Promise<FakeHttp2Upstream> {
+  const port = wantedPort ?? (await freePort())
   const requests: Http2Recorded[] = []
   const sessions = new Set<ServerHttp2Session>()
   const numbers = new WeakMap<Http2Session, number>()
@@ -72,10 +74,9 @@ export async function startHttp2Upstream(
     answerEcho(stream, recorded)
   })
   await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve))
-  const bound = (server.address() as AddressInfo).port
   return {
-    url: `h2c://127.0.0.1:${bound}`,
-    port: bound,
+    url: `h2c://127.0.0.1:${port}`,
+    port,
     requests,
     sessions,
     stop: () =>

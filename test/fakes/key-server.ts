@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
 import type { Identity } from './certificates.ts'
+import { freePort } from './free-port.ts'
 import type { SigningKey } from './signer.ts'
 
 /** Answers one request for keys. */
@@ -32,14 +32,13 @@ export async function startKeyServer(handler: KeyHandler, identity?: Identity): 
   }
   const server = identity === undefined ? createServer(serve) : createTlsServer(identity, serve)
   server.on('tlsClientError', () => undefined)
-  let port = 0
+  const port = await freePort()
   const listen = () =>
     new Promise<void>((resolve, reject) => {
       server.once('error', reject)
       server.listen(port, '127.0.0.1', () => resolve())
     })
   await listen()
-  port = (server.address() as AddressInfo).port
   return {
     url: `${identity === undefined ? 'http' : 'https'}://127.0.0.1:${port}/keys`,
     port,

@@ -1,8 +1,9 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { connect, createServer, type AddressInfo } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { freePort } from './free-port.ts'
 
 /** A real Redis on loopback, that can be stopped in the middle. */
 export interface FakeRedis {
@@ -87,16 +88,6 @@ export async function startRedis(...settings: (readonly string[])[]): Promise<Fa
 /** Stops whatever a test left running. */
 export async function stopRedis(): Promise<void> {
   await Promise.all([...running].map((redis) => redis.stop()))
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo
-      server.close(() => resolve(port))
-    })
-  })
 }
 
 async function untilListening(port: number, child: ChildProcess): Promise<void> {

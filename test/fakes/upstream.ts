@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net'
+import { freePort } from './free-port.ts'
 
 /** One request as the backend saw it. */
 export interface Recorded {
@@ -28,7 +29,8 @@ export interface FakeUpstream {
 export type Handler = (request: IncomingMessage, response: ServerResponse, recorded: Recorded) => void
 
 /** A backend that records what it gets. By default it answers with JSON of what it saw, once it has read the body. */
-export async function startUpstream(handler?: Handler, port = 0): Promise<FakeUpstream> {
+export async function startUpstream(handler?: Handler, wantedPort?: number): Promise<FakeUpstream> {
+  const port = wantedPort ?? (await freePort())
   const requests: Recorded[] = []
   const sockets = new Set<Socket>()
   const server = createServer((request, response) => {
@@ -54,10 +56,9 @@ export async function startUpstream(handler?: Handler, port = 0): Promise<FakeUp
     server.once('error', reject)
     server.listen(port, '127.0.0.1', resolve)
   })
-  const bound = (server.address() as AddressInfo).port
   return {
-    url: `http://127.0.0.1:${bound}`,
-    port: bound,
+    url: `http://127.0.0.1:${port}`,
+    port,
     requests,
     connections: () => sockets.size,
     onConnection: (run) => void server.on('connection', run),
