@@ -21,7 +21,7 @@ export function sendRaw(port: number, bytes: string, done: (text: string) => boo
       socket.destroy()
       resolve({ status: Number(/^HTTP\/1\.1 (\d{3})/.exec(text)?.[1] ?? 0), text })
     }
-    const timer = setTimeout(finish, 3_000)
+    const timer = setTimeout(finish, 10_000)
     socket.on('data', (chunk) => {
       text += chunk.toString('latin1')
       if (done(text)) finish()
