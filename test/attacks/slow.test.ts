@@ -200,7 +200,7 @@ describe('a response that nobody reads', () => {
   })
 
   it('but is read, if slowly, is not cut', async () => {
-    await start({ send_timeout: '1s' })
+    await start({ send_timeout: '2s' })
     const state = answerAtLength('HTTP/1.1 200 OK\r\nContent-Length: 12582912\r\n\r\n')
     const socket = connect(target.sidecar.proxyPort, '127.0.0.1')
     open.push(socket.on('error', () => undefined))
@@ -208,10 +208,10 @@ describe('a response that nobody reads', () => {
     socket.on('data', (chunk) => {
       read += chunk.length
       socket.pause()
-      setTimeout(() => socket.resume(), 15)
+      setTimeout(() => socket.resume(), 30)
     })
     socket.write(rawRequest('GET /public/a'))
-    await expect.poll(() => read, { timeout: 15_000 }).toBeGreaterThan(12 * 2 ** 20)
+    await expect.poll(() => read, { timeout: 18_000 }).toBeGreaterThan(12 * 2 ** 20)
     expect(state.written).toBeGreaterThan(0)
   })
 

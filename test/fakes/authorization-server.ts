@@ -100,7 +100,7 @@ export async function startAuthorizationServer(options: AuthorizationServerOptio
   const failures = new Map<Endpoint, FailureMode>()
   let delayMs = 0
   let change: ((body: Record<string, unknown>) => Record<string, unknown>) | undefined
-  const port = options.port ?? (await freePort())
+  const port = options.port === undefined || options.port === 0 ? await freePort() : options.port
   let provider: Provider
 
   const server = createServer((request, response) => void serve(request, response))
