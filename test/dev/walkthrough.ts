@@ -98,7 +98,7 @@ export function walkthrough({ proxy, ops, helper, issuer }: Ports): readonly Ste
     {
       title: 'The device waits for its tokens in one request: the helper asks the issuer as often as that wants.',
       command:
-        'curl -sS -d grant_type=urn:ietf:params:oauth:grant-type:device_code -d client_id=device -d wait=30 ' +
+        "curl -sS -w '\\n' -d grant_type=urn:ietf:params:oauth:grant-type:device_code -d client_id=device -d wait=30 " +
         `-d "device_code=$(echo "$DEVICE" | ${member('device_code')})" ${at(helper, '/oauth2/token')}`,
       expect: ['"access_token":"eyJ', '"id_token":"eyJ'],
     },
